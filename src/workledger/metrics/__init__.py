@@ -1,0 +1,1 @@
+"""Every instrument, declared once."""

@@ -1,0 +1,1 @@
+"""The vocabulary: entities, statuses, changes, ids and canonical JSON. No I/O."""

@@ -1,0 +1,1 @@
+"""Current state: what is running, what failed, what was said."""

@@ -1,0 +1,1 @@
+"""Connections, migrations, driver errors and the embedded server."""
