@@ -1,0 +1,42 @@
+-- Promise: an attempt's row and its `task.started` event appear together, and only in a running workflow, in the
+-- attempt of the workflow that its caller knows.
+-- Safe under concurrency: a repeated change meets ON CONFLICT and does nothing; the event depends on the update
+-- of the workflow row, so the log has the changes of one workflow in the order of that row's lock.
+WITH change AS (
+    SELECT * FROM jsonb_to_recordset($1::jsonb) AS c (
+        n integer, event_id uuid, event_type text, entity_type text, entity_id text, workflow_id text,
+        severity text, created_at timestamptz, recorded_at timestamptz, expected text[], payload jsonb)
+), started AS (
+    INSERT INTO task_executions (
+        execution_id, workflow_id, task_name, kind, status, input_data, retry_count, parent_execution_id,
+        step_key, input_digest, worker_id, model, metadata, created_at, started_at)
+    SELECT c.entity_id, c.workflow_id, p.task_name, p.kind, 'running', c.payload -> 'input',
+           coalesce(p.retry_count, 0), p.parent_execution_id, p.step_key, p.input_digest, p.worker_id, p.model,
+           coalesce(p.metadata, '{}'), c.created_at, c.created_at
+    FROM change c
+    CROSS JOIN LATERAL jsonb_to_record(c.payload) AS p (
+        task_name text, kind text, retry_count integer, parent_execution_id text, step_key text,
+        input_digest text, worker_id text, model text, metadata jsonb, attempt integer)
+    JOIN workflows w ON w.workflow_id = c.workflow_id
+        AND (c.expected IS NULL
+             OR (w.status = ANY (c.expected) AND (p.attempt IS NULL OR p.attempt = w.attempt)))
+    ON CONFLICT (execution_id) DO NOTHING
+    RETURNING execution_id, workflow_id, task_name, kind = 'task' AND parent_execution_id IS NULL AS is_step
+), progress AS (
+    UPDATE workflows w
+    SET current_step = s.task_name, updated_at = coalesce(c.recorded_at, now())
+    FROM started s JOIN change c ON c.entity_id = s.execution_id
+    WHERE w.workflow_id = s.workflow_id AND s.is_step
+    RETURNING w.workflow_id
+), event AS (
+    INSERT INTO events (
+        event_id, event_type, entity_type, entity_id, workflow_id, severity, created_at, payload)
+    SELECT c.event_id, c.event_type, c.entity_type, c.entity_id, c.workflow_id, c.severity, c.created_at, c.payload
+    FROM change c JOIN started s ON s.execution_id = c.entity_id
+    LEFT JOIN progress w ON w.workflow_id = c.workflow_id
+    WHERE c.recorded_at IS NULL
+    RETURNING event_id
+), queued AS (
+    INSERT INTO event_inbox (event_id) SELECT event_id FROM event
+)
+SELECT event_id, NULL::bigint AS seq FROM event

@@ -1,0 +1,116 @@
+"""Connections, and the one place where the driver's errors become ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, LiteralString
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import tuple_row
+from psycopg.types.json import set_json_loads
+
+from workledger.errors import (
+    ConfigurationError,
+    Conflict,
+    DatabaseUnavailable,
+    InvalidInput,
+    NotFound,
+    SchemaError,
+    WorkledgerError,
+)
+from workledger.model.jsonvalue import decode
+
+__all__ = ["Connection", "check_schema_name", "connect", "translate_errors"]
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+# The recording statements join a handful of rows to tables by primary key. PostgreSQL guesses a hundred rows for
+# a JSON recordset and then prefers to read a small table whole; pinned to indexes and generic plans, a
+# statement costs the same at a thousand rows and at a hundred million.
+_RECORDING: LiteralString = (
+    "SELECT set_config(name, value, false) FROM (VALUES ('enable_seqscan', 'off'), ('enable_hashjoin', 'off'),"
+    " ('enable_mergejoin', 'off'), ('plan_cache_mode', 'force_generic_plan'), ('jit', 'off')) AS s (name, value)"
+)
+
+
+def check_schema_name(schema: str) -> str:
+    """Return the name of the project's schema, or raise `ConfigurationError`."""
+    if not schema.isidentifier() or not schema.isascii() or len(schema) > 63:  # noqa: PLR2004  PostgreSQL's limit
+        raise ConfigurationError(
+            f"project {schema!r} cannot be a schema name; use 1 to 63 letters, digits and underscores",
+            setting="WORKLEDGER_PROJECT",
+            value=schema,
+        )
+    return schema
+
+
+def connect(
+    url: str,
+    *,
+    schema: str = "workledger",
+    application_name: str = "workledger",
+    recording: bool = False,
+    prepared: bool = True,
+    timeout_s: float = 10.0,
+) -> Connection:
+    """Open an autocommit connection whose `search_path` is the project's schema.
+
+    `recording=True` pins the plans of the recording statements; `prepared=False` is for PgBouncer in
+    transaction mode. Raises `DatabaseUnavailable` when the server cannot be reached.
+    """
+    check_schema_name(schema)
+    with translate_errors():
+        connection = psycopg.connect(
+            url,
+            autocommit=True,
+            prepare_threshold=0 if prepared else None,
+            row_factory=tuple_row,
+            connect_timeout=max(int(timeout_s), 2),
+            application_name=application_name,
+        )
+        # SET, not start-up options: PgBouncer refuses the latter.
+        connection.execute(sql.SQL("SET search_path = {}").format(sql.Identifier(schema)))
+        connection.execute("SET timezone = 'UTC'")
+        if recording:
+            connection.execute(_RECORDING)
+    set_json_loads(decode, connection)
+    return connection
+
+
+@contextmanager
+def translate_errors() -> Iterator[None]:
+    """Turn the driver's errors into ours; they never leave this folder as they are."""
+    try:
+        yield
+    except psycopg.Error as error:
+        raise translated(error) from error
+
+
+def translated(error: psycopg.Error) -> WorkledgerError:
+    """Our error for one of the driver's."""
+    text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    match error:
+        case psycopg.errors.UndefinedTable() | psycopg.errors.InvalidSchemaName() | psycopg.errors.UndefinedFunction():
+            return SchemaError(f"{text}. Run `workledger migrate`, which creates or completes the schema")
+        case psycopg.errors.UniqueViolation():
+            return Conflict(f"already recorded: {text}", entity_id=_diagnostic(error))
+        case psycopg.errors.ForeignKeyViolation():
+            return NotFound(f"refers to what does not exist: {_diagnostic(error)}", entity_type=None, entity_id=None)
+        case psycopg.errors.DataError() | psycopg.errors.IntegrityError():
+            return InvalidInput(f"PostgreSQL refused a value: {text}", field=None, value=None, limit=None)
+        case psycopg.errors.RestrictViolation():
+            return WorkledgerError(text)
+        case psycopg.errors.InsufficientPrivilege():
+            return ConfigurationError(f"{text}. Grant the role what `workledger migrate --roles` lists", setting="role")
+        case psycopg.OperationalError() | psycopg.InterfaceError():
+            return DatabaseUnavailable(
+                f"PostgreSQL cannot be reached: {text}. Check WORKLEDGER_DATABASE_URL, or unset it to use the embedded server"
+            )
+        case _:
+            return WorkledgerError(f"PostgreSQL: {text}")
+
+
+def _diagnostic(error: psycopg.Error) -> str:
+    return error.diag.message_detail or error.diag.message_primary or str(error)

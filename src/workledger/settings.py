@@ -1,0 +1,119 @@
+"""Settings: frozen, from the environment, a TOML file or arguments; stores are URLs.
+
+Order of precedence: arguments, `WORKLEDGER_*` variables, `[tool.workledger]` in `pyproject.toml` or the top level
+of `workledger.toml` in the working directory, defaults.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from workledger.errors import ConfigurationError
+
+__all__ = ["SETTINGS_HELP", "Settings", "load_settings"]
+
+#: One line for each setting, for `workledger doctor` and the reference page.
+SETTINGS_HELP: Mapping[str, str] = {
+    "home": "folder of the embedded servers and local files",
+    "database_url": "PostgreSQL 15 or newer; empty starts the embedded server in the home folder",
+    "project": "the PostgreSQL schema that holds one project",
+    "synapse_url": "the bus: redis://…, rediss://…, embedded: (Valkey in the home folder) or postgres: (no bus)",
+    "training_url": "the training store: file:FOLDER?format=jsonl,csv",
+    "metrics_url": "where metrics go: prometheus://HOST:PORT, influx+http://HOST:PORT/?db=…; several with a comma",
+    "dashboard_url": "where the dashboard listens; loopback only",
+    "lease_s": "seconds after its last heartbeat when a worker counts as lost",
+    "flush_s": "seconds after which the training writer lands what it has",
+    "shard_rows": "log positions after which the training writer starts a new shard",
+    "pooled": "true behind PgBouncer in transaction mode: no prepared statements, no LISTEN",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What a process needs to know before it opens anything."""
+
+    home: Path = Path(".workledger")
+    database_url: str = ""
+    project: str = "workledger"
+    synapse_url: str = ""
+    training_url: str = "file:data/training?format=jsonl,csv"
+    metrics_url: str = "prometheus://127.0.0.1:9464"
+    dashboard_url: str = "http://127.0.0.1:8321"
+    lease_s: float = 30.0
+    flush_s: float = 2.0
+    shard_rows: int = 100_000
+    pooled: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.lease_s > 0 or not self.flush_s > 0 or self.shard_rows < 1:
+            raise ConfigurationError(
+                f"lease_s ({self.lease_s}), flush_s ({self.flush_s}) and shard_rows ({self.shard_rows}) must be positive"
+            )
+
+
+def load_settings(*, environ: Mapping[str, str] | None = None, folder: Path | None = None, **given: Any) -> Settings:
+    """Return the settings in force. Unknown names and malformed values raise `ConfigurationError`."""
+    environ = os.environ if environ is None else environ
+    values: dict[str, Any] = {}
+    values.update(_from_file(folder or Path.cwd()))
+    values.update(_from_environment(environ))
+    values.update({name: value for name, value in given.items() if value is not None})
+    known = {field.name for field in fields(Settings)}
+    if unknown := sorted(set(values) - known):
+        raise ConfigurationError(
+            f"unknown setting {unknown[0]!r}; known are {', '.join(sorted(known))}", setting=unknown[0], value=None
+        )
+    defaults = Settings()
+    return replace(defaults, **{name: _convert(name, value, getattr(defaults, name)) for name, value in values.items()})
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    known = {field.name for field in fields(Settings)}
+    prefix = "WORKLEDGER_"
+    found = {name.removeprefix(prefix).lower(): value for name, value in environ.items() if name.startswith(prefix)}
+    # Other WORKLEDGER_ variables belong to the tests and to integrations.
+    return {name: value for name, value in found.items() if name in known}
+
+
+def _from_file(folder: Path) -> dict[str, Any]:
+    own = folder / "workledger.toml"
+    if own.is_file():
+        return _read_toml(own)
+    shared = folder / "pyproject.toml"
+    if shared.is_file():
+        return _read_toml(shared).get("tool", {}).get("workledger", {})
+    return {}
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path} is not valid TOML: {error}", setting=str(path), value=None) from error
+
+
+def _convert(name: str, value: Any, default: Any) -> Any:
+    try:
+        if isinstance(default, bool):
+            return value if isinstance(value, bool) else _truth(str(value))
+        if isinstance(default, Path):
+            return Path(value).expanduser()
+        return type(default)(value)
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(
+            f"setting {name} = {value!r} is not a {type(default).__name__}", setting=name, value=value
+        ) from error
+
+
+def _truth(text: str) -> bool:
+    word = text.strip().lower()
+    if word in {"1", "true", "yes", "on"}:
+        return True
+    if word in {"0", "false", "no", "off", ""}:
+        return False
+    raise ValueError(text)
