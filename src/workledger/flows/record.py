@@ -37,7 +37,11 @@ T = TypeVar("T")
 
 MAX_BATCH: Final = 256
 _RETRIES: Final = 5
-_RETRIABLE: Final = (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure, psycopg.errors.UniqueViolation)
+_RETRIABLE: Final = (
+    psycopg.errors.DeadlockDetected,
+    psycopg.errors.SerializationFailure,
+    psycopg.errors.UniqueViolation,
+)
 
 # After a fork the child must not close the parent's connection: closing says goodbye to the server on a socket
 # that both share. It is kept here, untouched, instead.

@@ -217,9 +217,7 @@ def fail_workflow(
 ) -> Change:
     """A workflow failed."""
     payload = {**_failure(failure, packer), "execution_time_ms": execution_time_ms, "attempt": attempt}
-    return _workflow(
-        "workflow.failed", workflow_id, at=at, payload=payload, packer=packer, severity=Severity.ERROR
-    )
+    return _workflow("workflow.failed", workflow_id, at=at, payload=payload, packer=packer, severity=Severity.ERROR)
 
 
 def cancel_workflow(
@@ -415,7 +413,9 @@ def add_message(
     )
 
 
-def remove_messages(*, conversation_id: str, seqs: Sequence[int], at: datetime, workflow_id: str | None = None) -> Change:
+def remove_messages(
+    *, conversation_id: str, seqs: Sequence[int], at: datetime, workflow_id: str | None = None
+) -> Change:
     """Take messages out of a conversation (pop, clear); they stay in the log and are marked in the state."""
     return _change(
         "message.removed",
@@ -468,9 +468,7 @@ def record_feedback(
         if execution_id
         else ("message", check_id("message_id", message_id))
     )
-    return _change(
-        "feedback.recorded", entity=entity, workflow_id=workflow_id, at=at, payload=payload, packer=packer
-    )
+    return _change("feedback.recorded", entity=entity, workflow_id=workflow_id, at=at, payload=payload, packer=packer)
 
 
 _RESERVED = frozenset({*LEGAL_BEFORE, "definition.registered", "conversation.started", "message.added"}) | {

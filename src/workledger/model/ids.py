@@ -44,9 +44,7 @@ def check_id(field: str, value: object) -> str:
 def check_name(field: str, value: object, *, limit: int = MAX_ID_CHARS) -> str:
     """Return a short printable text, or raise `InvalidInput`: 1 to `limit` characters, no control characters."""
     if not isinstance(value, str):
-        raise InvalidInput(
-            f"{field} must be text, not {type(value).__name__}", field=field, value=value, limit=limit
-        )
+        raise InvalidInput(f"{field} must be text, not {type(value).__name__}", field=field, value=value, limit=limit)
     if not value:
         raise InvalidInput(f"{field} is empty; it takes 1 to {limit} characters", field=field, value=value, limit=limit)
     if len(value) > limit:

@@ -150,7 +150,9 @@ def _store(connection: Connection, blobs: Sequence[Blob]) -> psycopg.RawCursor[A
 
 def make_partitions(connection: Connection, changes: Iterable[Change]) -> None:
     """Make the partitions of `events` that these changes fall into (old imports, a skewed clock)."""
-    for at in sorted({change.created_at.replace(day=1, hour=0, minute=0, second=0, microsecond=0) for change in changes}):
+    for at in sorted(
+        {change.created_at.replace(day=1, hour=0, minute=0, second=0, microsecond=0) for change in changes}
+    ):
         connection.execute("SELECT ensure_event_partition(%s)", (at,))
 
 
@@ -254,9 +256,7 @@ def _unknown_workflow(change: Change) -> NotFound:
     return NotFound(f"no workflow {change.workflow_id!r}", entity_type="workflow", entity_id=change.workflow_id)
 
 
-def _out_of_turn(
-    change: Change, found: _Refusal, *, what: str, current: str, lost: bool = False
-) -> InvalidTransition:
+def _out_of_turn(change: Change, found: _Refusal, *, what: str, current: str, lost: bool = False) -> InvalidTransition:
     wanted = change.event_type
     attempt = orjson.loads(change.payload).get("attempt")
     details = {"entity_id": change.entity_id, "current": current, "wanted": wanted}
