@@ -118,6 +118,7 @@ class Lifeline:
         _rotate(log)
         output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
+            _belong_to_directory(output, log)
             with _opened(self.path) as lifeline:
                 # Someone who asks whether the lock is held, holds it for an instant.
                 if not eventually(lambda: _try_lock(lifeline, fcntl.LOCK_EX), timeout_s=5):
@@ -164,6 +165,7 @@ def write_file(path: Path, text: str, *, mode: int = 0o600) -> None:
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
             os.fchmod(descriptor, mode)
+            _belong_to_directory(descriptor, path)
             file.write(text)
             file.flush()
             os.fsync(descriptor)
@@ -257,11 +259,19 @@ def _opened(path: Path, flags: int = os.O_RDWR | os.O_CREAT) -> Generator[int]:
     descriptor = os.open(path, flags, 0o600)
     _open_locks.add(descriptor)
     try:
+        _belong_to_directory(descriptor, path)
         yield descriptor
     finally:
         _open_locks.discard(descriptor)
         with suppress(OSError):  # a forked child has closed it already
             os.close(descriptor)
+
+
+def _belong_to_directory(descriptor: int, path: Path) -> None:
+    """Give a file that root made to the owner of its directory, who comes back to it without root's rights."""
+    if os.geteuid() == 0:
+        owner = path.parent.stat()
+        os.fchown(descriptor, owner.st_uid, owner.st_gid)
 
 
 def _try_lock(descriptor: int, kind: int) -> bool:

@@ -1,0 +1,165 @@
+"""Fixtures: real servers, started when a test first asks, one of each for every xdist worker, gone at the end."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.metrics import influxdb, victoriametrics
+from support.postgres import debian_postgres, fresh_database
+from support.processes import kill_all_in, new_base
+from support.redis import debian_redis, flush
+from support.requirements import REPOSITORY, require_program
+from support.users import PlainUser, find_plain_user
+from workledger.postgres.embedded import EmbeddedPostgres
+from workledger.synapse.embedded import EmbeddedValkey
+
+_BASE = "WORKLEDGER_TEST_DIR"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # The workers inherit the name; whoever made the directory removes it.
+    if _BASE not in os.environ:
+        os.environ[_BASE] = str(new_base())
+        config.add_cleanup(_remove_base)
+
+
+def _remove_base() -> None:
+    """Remove the directory of all servers, after ending those whose worker died before it could."""
+    base = Path(os.environ.pop(_BASE))
+    for lifeline in base.rglob("lifeline"):
+        kind = EmbeddedValkey if (lifeline.parent / "valkey.conf").exists() else EmbeddedPostgres
+        kind(lifeline.parent).stop()
+    kill_all_in(base)
+    shutil.rmtree(base, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def servers_dir() -> Path:
+    """A directory for this worker's servers, which users other than ours can pass through."""
+    directory = Path(os.environ[_BASE]) / os.environ.get("PYTEST_XDIST_WORKER", "main")
+    directory.mkdir(mode=0o711)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def plain_user(servers_dir: Path) -> PlainUser:
+    """A way to run Python as a user who is not root."""
+    return find_plain_user(servers_dir / "plain-user")
+
+
+@pytest.fixture(scope="session")
+def postgres18_url(servers_dir: Path) -> Iterator[str]:
+    """The embedded PostgreSQL 18."""
+    with EmbeddedPostgres(servers_dir / "postgres18") as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def postgres15_url(servers_dir: Path) -> Iterator[str]:
+    """Debian's PostgreSQL 15, the oldest that Workledger supports."""
+    with debian_postgres(servers_dir / "postgres15", major=15) as url:
+        yield url
+
+
+@pytest.fixture
+def database_url(postgres18_url: str) -> Iterator[str]:
+    """An empty database on PostgreSQL 18."""
+    with fresh_database(postgres18_url) as url:
+        yield url
+
+
+@pytest.fixture
+def database15_url(postgres15_url: str) -> Iterator[str]:
+    """An empty database on PostgreSQL 15."""
+    with fresh_database(postgres15_url) as url:
+        yield url
+
+
+@pytest.fixture(params=["database15_url", "database_url"], ids=["postgresql-15", "postgresql-18"])
+def any_postgres_url(request: pytest.FixtureRequest) -> str:
+    """An empty database, the test running once on each PostgreSQL."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(scope="session")
+def _valkey_server(servers_dir: Path) -> Iterator[str]:
+    with EmbeddedValkey(servers_dir / "valkey") as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def _redis7_server(servers_dir: Path) -> Iterator[str]:
+    with debian_redis(servers_dir / "redis7") as url:
+        yield url
+
+
+@pytest.fixture
+def valkey_url(_valkey_server: str) -> str:
+    """The embedded Valkey, emptied."""
+    flush(_valkey_server)
+    return _valkey_server
+
+
+@pytest.fixture
+def redis7_url(_redis7_server: str) -> str:
+    """Debian's Redis 7.0, the oldest that Workledger supports, emptied."""
+    flush(_redis7_server)
+    return _redis7_server
+
+
+@pytest.fixture(params=["redis7_url", "valkey_url"], ids=["redis-7", "valkey-9"])
+def any_redis_url(request: pytest.FixtureRequest) -> str:
+    """An empty server, the test running once on each kind."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(scope="session")
+def influxdb_url(servers_dir: Path) -> Iterator[str]:
+    """InfluxDB 1.6; a test makes its own database in it."""
+    with influxdb(servers_dir / "influxdb") as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def victoriametrics_url(servers_dir: Path) -> Iterator[str]:
+    """VictoriaMetrics, which takes InfluxDB 2 and 3 writes; a test tells its series apart by a label."""
+    with victoriametrics(servers_dir / "victoriametrics") as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def prometheus_binary() -> Path:
+    """The program `prometheus`; `promtool` is beside it."""
+    return require_program("prometheus", "prometheus")
+
+
+@pytest.fixture(scope="session")
+def promtool_binary() -> Path:
+    """The program `promtool`, which judges an exposition."""
+    return require_program("prometheus", "promtool")
+
+
+@pytest.fixture(scope="session")
+def pgbouncer_binary() -> Path:
+    """The program `pgbouncer`, which refuses to run as root."""
+    return require_program("pgbouncer", "pgbouncer", "/usr/sbin/pgbouncer")
+
+
+@pytest.fixture(scope="session")
+def chromium_path() -> Path:
+    """A Chromium that playwright can drive."""
+    return require_program("chromium", "chromium", "chromium-browser", "google-chrome")
+
+
+@pytest.fixture(scope="session")
+def tau_airline_file() -> Path:
+    """200 real runs of a customer-service agent, one JSON object a line."""
+    path = REPOSITORY.parent / "shared" / "data" / "tau-airline" / "gpt-4o.jsonl"
+    if not path.exists():
+        pytest.skip(f"{path.name} of tau-bench is not beside the repository")
+    return path

@@ -1,0 +1,67 @@
+"""Server processes that belong to the test session and end with it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from support.waiting import wait_until
+
+__all__ = ["free_port", "kill_all_in", "new_base", "responds", "running"]
+
+
+def new_base() -> Path:
+    """Make a directory that servers running as other users can pass through, which pytest's own is not."""
+    base = Path(tempfile.mkdtemp(prefix="workledger-tests-"))
+    base.chmod(0o711)
+    return base
+
+
+def free_port() -> int:
+    """Give a port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def responds(url: str) -> bool:
+    """Tell whether a server answers at `url` with success."""
+    try:
+        with urllib.request.urlopen(url, timeout=5) as response:
+            return 200 <= response.status < 300
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+@contextmanager
+def running(
+    argv: Sequence[str | Path], *, directory: Path, is_ready: Callable[[], object], env: dict[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a server in `directory` until the block ends; its output is in `directory/output.log`."""
+    with (directory / "output.log").open("ab") as output:
+        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=directory, env=env)
+    try:
+        wait_until(lambda: is_ready() or process.poll() is not None, timeout_s=30)
+        if process.poll() is not None:
+            log = (directory / "output.log").read_text(errors="replace")
+            raise RuntimeError(f"{argv[0]} ended with {process.returncode}:\n{log[-2000:]}")
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def kill_all_in(base: Path) -> None:
+    """Kill whatever names a file below `base` in its command line: servers of a worker that died."""
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if f"{base}/".encode() in (entry / "cmdline").read_bytes() and int(entry.name) != os.getpid():
+                os.kill(int(entry.name), signal.SIGKILL)
