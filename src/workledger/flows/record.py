@@ -12,7 +12,7 @@ import logging
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Final, TypeVar
 
@@ -73,9 +73,7 @@ class Recorder:
         """Commit one change; blocks until it is durable. Raises what its guard or the database says."""
         self._notice_fork()
         ticket = _Ticket(change)
-        if self._join(ticket):
-            self._lead()
-        elif ticket.wait():
+        if self._join(ticket) or ticket.wait():
             self._lead()
         return ticket.result()
 
@@ -143,7 +141,7 @@ class Recorder:
             self._lead()
 
     @contextmanager
-    def _exclusive(self) -> Iterator[None]:
+    def _exclusive(self) -> Generator[None]:
         """Hold the lead for something that is not a batch."""
         ticket = _Ticket(None)
         if not self._join(ticket):
@@ -289,7 +287,8 @@ class _Ticket:
     def result(self) -> Outcome:
         if isinstance(self.outcome, WorkledgerError):
             raise self.outcome
-        assert self.outcome is not None, "a settled ticket has an outcome"
+        if self.outcome is None:
+            raise WorkledgerError("a change was given up without an answer; this is a bug in Workledger")
         return self.outcome
 
 

@@ -501,21 +501,18 @@ def record_event(
             value=event_type,
             limit="not one of the ledger's own types",
         )
-    fields = {
-        str(key) if isinstance(key, str) else repr(key): packer.value(f"payload.{key}", value)
-        for key, value in (payload or {}).items()
-    }
-    change = _change(
+    return _change(
         event_type,
         entity=(check_name("entity_type", entity_type, limit=100), check_id("entity_id", entity_id)),
         workflow_id=workflow_id,
         at=at,
-        payload={packer.text(key) or "": value for key, value in fields.items()},
+        payload={
+            packer.text(key) or "": packer.value(f"payload.{key}", value) for key, value in (payload or {}).items()
+        },
         packer=packer,
         severity=Severity(severity),
         event_id=event_id,
     )
-    return change
 
 
 def change_worker(

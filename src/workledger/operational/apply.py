@@ -9,7 +9,7 @@ import msgspec
 import orjson
 import psycopg
 
-from workledger.errors import Conflict, InvalidTransition, NotFound, Superseded, WorkledgerError
+from workledger.errors import Conflict, InvalidTransition, NotFound, Superseded, WorkflowCancelled, WorkledgerError
 from workledger.model.change import Change
 from workledger.model.payload import Blob
 from workledger.postgres.connection import Connection
@@ -174,7 +174,7 @@ class _Refusal(msgspec.Struct, frozen=True):
     seq: int | None
     workflow_status: str | None
     attempt: int | None
-    worker_id: str | None
+    cancel_requested: bool | None
     execution_status: str | None
     error_type: str | None
     has_conversation: bool
@@ -249,6 +249,11 @@ def _judge_task(change: Change, found: _Refusal) -> WorkledgerError:
         )
     if found.workflow_status is None:
         return _unknown_workflow(change)
+    if found.cancel_requested and found.workflow_status == "running":
+        return WorkflowCancelled(
+            f"workflow {change.workflow_id!r} was asked to stop; no further task is started",
+            workflow_id=change.workflow_id,
+        )
     return _out_of_turn(change, found, what="workflow", current=found.workflow_status)
 
 

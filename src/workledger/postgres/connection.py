@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any, LiteralString
 
@@ -80,7 +80,7 @@ def connect(
 
 
 @contextmanager
-def translate_errors() -> Iterator[None]:
+def translate_errors() -> Generator[None]:
     """Turn the driver's errors into ours; they never leave this folder as they are."""
     try:
         yield
@@ -106,7 +106,8 @@ def translated(error: psycopg.Error) -> WorkledgerError:
             return ConfigurationError(f"{text}. Grant the role what `workledger migrate --roles` lists", setting="role")
         case psycopg.OperationalError() | psycopg.InterfaceError():
             return DatabaseUnavailable(
-                f"PostgreSQL cannot be reached: {text}. Check WORKLEDGER_DATABASE_URL, or unset it to use the embedded server"
+                f"PostgreSQL cannot be reached: {text}. "
+                "Check WORKLEDGER_DATABASE_URL, or unset it to use the embedded server"
             )
         case _:
             return WorkledgerError(f"PostgreSQL: {text}")

@@ -10,7 +10,7 @@ SELECT c.n,
            e.event_type = c.event_type AND e.entity_type = c.entity_type AND e.entity_id = c.entity_id
            AND e.payload - 'seq' = c.payload - 'seq' END AS same_event,
        (e.payload ->> 'seq')::bigint AS seq,
-       w.status AS workflow_status, w.attempt, w.worker_id,
+       w.status AS workflow_status, w.attempt, w.cancel_requested_at IS NOT NULL AS cancel_requested,
        x.status AS execution_status, x.error_type,
        v.conversation_id IS NOT NULL AS has_conversation,
        d.steps = coalesce(c.payload -> 'steps', '[]')

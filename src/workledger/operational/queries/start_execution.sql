@@ -1,5 +1,5 @@
--- Promise: an attempt's row and its `task.started` event appear together, and only in a running workflow, in the
--- attempt of the workflow that its caller knows.
+-- Promise: an attempt's row and its `task.started` event appear together, and only in a running workflow that nobody
+-- has asked to stop, in the attempt of the workflow that its caller knows.
 -- Safe under concurrency: a repeated change meets ON CONFLICT and does nothing; the event depends on the update
 -- of the workflow row, so the log has the changes of one workflow in the order of that row's lock.
 WITH change AS (
@@ -19,7 +19,8 @@ WITH change AS (
         input_digest text, worker_id text, model text, metadata jsonb, attempt integer)
     JOIN workflows w ON w.workflow_id = c.workflow_id
         AND (c.expected IS NULL
-             OR (w.status = ANY (c.expected) AND (p.attempt IS NULL OR p.attempt = w.attempt)))
+             OR (w.status = ANY (c.expected) AND w.cancel_requested_at IS NULL
+                 AND (p.attempt IS NULL OR p.attempt = w.attempt)))
     ON CONFLICT (execution_id) DO NOTHING
     RETURNING execution_id, workflow_id, task_name, kind = 'task' AND parent_execution_id IS NULL AS is_step
 ), progress AS (

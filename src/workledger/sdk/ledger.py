@@ -1,0 +1,319 @@
+"""The ledger: what a recording program holds."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Self
+
+from workledger.errors import Conflict, InvalidTransition
+from workledger.flows.record import Recorder
+from workledger.model import change as changes
+from workledger.model.change import Change
+from workledger.model.clock import Clock, SystemClock
+from workledger.model.ids import check_id, new_id
+from workledger.model.payload import Packer
+from workledger.model.records import Feedback, Message, TaskExecution, Workflow
+from workledger.model.status import Severity, Status
+from workledger.operational import reads
+from workledger.operational.apply import Outcome
+from workledger.postgres.connection import Connection
+from workledger.postgres.pool import ConnectionPool
+from workledger.sdk import context
+from workledger.sdk.conversation import ConversationHandle
+from workledger.sdk.decorators import DecoratorsMixin
+from workledger.sdk.resume import AlreadyCompleted, Recorded
+from workledger.sdk.run import WorkflowRun
+from workledger.sdk.worker import Worker
+
+__all__ = ["Ledger"]
+
+
+class Ledger(DecoratorsMixin):
+    """Records workflows and reads them back. Made by `workledger.open()`; safe from any thread and coroutine.
+
+    Every write returns when it is committed, together with the event that explains it.
+    """
+
+    def __init__(
+        self, *, recorder: Recorder, pool: ConnectionPool, clock: Clock | None = None, lease_s: float = 30.0
+    ) -> None:
+        super().__init__()
+        self.clock = clock or SystemClock()
+        self.pool = pool
+        self.recorder = recorder
+        self._worker = Worker(recorder=recorder, pool=pool, clock=self.clock, lease_s=lease_s)
+        self._known_conversations: set[str] = set()
+        self._closing = threading.Lock()
+        self._closed = False
+        context.follow_threads()
+        atexit.register(self.close)
+
+    # -- recording ----------------------------------------------------------------------------------------------
+
+    def start_workflow(
+        self,
+        name: str,
+        *,
+        workflow_id: str | None = None,
+        workflow_type: str | None = None,
+        input: object = None,  # noqa: A002  the word users know
+        metadata: Mapping[str, Any] | None = None,
+        tags: Sequence[str] = (),
+        subject: str | None = None,
+        conversation_id: str | None = None,
+        parent_workflow_id: str | None = None,
+        trace_id: str | None = None,
+        definition_version: str | None = None,
+        total_steps: int = 0,
+        strict: bool = True,
+    ) -> WorkflowRun:
+        """A workflow run, to be used with `with` or `async with`.
+
+        With the `workflow_id` of an unfinished one, it is resumed; of a completed one, `Conflict` is raised.
+        Inside another run, that run becomes its parent.
+        """
+        place = context.current()
+        if parent_workflow_id is None and place is not None and place.run.ledger is self:
+            parent_workflow_id = place.run.workflow_id
+        workflow_id = check_id("workflow_id", workflow_id) if workflow_id is not None else new_id()
+        opening = changes.start_workflow(
+            workflow_id=workflow_id,
+            name=name,
+            at=self.clock.now(),
+            packer=self.packer(strict=strict),
+            workflow_type=workflow_type,
+            input=input,
+            metadata=metadata,
+            tags=tags,
+            subject=subject,
+            conversation_id=conversation_id,
+            parent_workflow_id=parent_workflow_id,
+            trace_id=trace_id,
+            definition_version=definition_version,
+            total_steps=total_steps,
+            worker_id=self.worker_id,
+        )
+        return WorkflowRun(
+            self, workflow_id=workflow_id, opening=opening, conversation_id=conversation_id, strict=strict
+        )
+
+    def conversation(self, conversation_id: str, *, subject: str | None = None) -> ConversationHandle:
+        """A conversation, begun when it is new."""
+        self.ensure_conversation(conversation_id, subject=subject)
+        return ConversationHandle(self, conversation_id)
+
+    def ensure_conversation(
+        self,
+        conversation_id: str,
+        *,
+        workflow_id: str | None = None,
+        subject: str | None = None,
+        title: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Begin a conversation unless it is there."""
+        if conversation_id in self._known_conversations:
+            return
+        change = changes.start_conversation(
+            conversation_id=conversation_id,
+            workflow_id=workflow_id,
+            subject=subject,
+            title=title,
+            metadata=metadata,
+            at=self.clock.now(),
+            packer=self.packer(),
+        )
+        with suppress(Conflict):  # then it is there, which is what was asked for
+            self.record(change)
+        self._known_conversations.add(conversation_id)
+
+    def event(
+        self,
+        event_type: str,
+        *,
+        entity_type: str,
+        entity_id: str,
+        payload: Mapping[str, Any] | None = None,
+        severity: Severity | str = "info",
+        workflow_id: str | None = None,
+        event_id: str | None = None,
+    ) -> str:
+        """Record an event of the application's own about anything; returns its id."""
+        change = changes.record_event(
+            event_type=event_type,
+            entity_type=entity_type,
+            entity_id=entity_id,
+            workflow_id=workflow_id,
+            payload=payload,
+            severity=Severity(severity),
+            event_id=event_id,
+            at=self.clock.now(),
+            packer=self.packer(),
+        )
+        self.record(change)
+        return change.event_id
+
+    def feedback(
+        self,
+        name: str,
+        *,
+        workflow_id: str | None = None,
+        execution_id: str | None = None,
+        message_id: str | None = None,
+        score: float | None = None,
+        label: str | None = None,
+        comment: str | None = None,
+        source: str | None = None,
+        feedback_id: str | None = None,
+    ) -> str:
+        """Judge a workflow, an execution or a message; returns the feedback's id."""
+        feedback_id = feedback_id or new_id()
+        change = changes.record_feedback(
+            feedback_id=feedback_id,
+            name=name,
+            workflow_id=workflow_id,
+            execution_id=execution_id,
+            message_id=message_id,
+            score=score,
+            label=label,
+            comment=comment,
+            source=source,
+            at=self.clock.now(),
+            packer=self.packer(),
+        )
+        self.record(change)
+        return feedback_id
+
+    def cancel(self, workflow_id: str, *, reason: str | None = None) -> None:
+        """Ask a workflow to stop; running code sees it at its next task boundary."""
+        change = changes.request_cancel(
+            workflow_id=workflow_id, reason=reason, at=self.clock.now(), packer=self.packer()
+        )
+        self.record(change)
+
+    def record(self, change: Change) -> Outcome:
+        """Commit one change."""
+        return self.recorder.record(change)
+
+    async def record_async(self, change: Change) -> Outcome:
+        """Commit one change without blocking the event loop."""
+        return await self.recorder.record_async(change)
+
+    def packer(self, *, strict: bool = True) -> Packer:
+        """An encoder for the values of one event."""
+        return Packer(strict=strict)
+
+    @property
+    def worker_id(self) -> str:
+        """The id under which this process works."""
+        return self._worker.worker_id
+
+    def place(self) -> context.Place | None:
+        """Where the calling code is; None outside of this ledger's workflows."""
+        place = context.current()
+        return place if place is not None and place.run.ledger is self else None
+
+    # -- resuming -----------------------------------------------------------------------------------------------
+
+    def take_over(self, workflow_id: str) -> tuple[Workflow, Recorded]:
+        """Resume an unfinished workflow for this worker: what stands, and what its tasks did so far.
+
+        Raises `Conflict` when it is completed, `InvalidTransition` when a live worker is running it.
+        """
+        with self.pool.connection() as connection:
+            workflow = reads.workflow(connection, workflow_id)
+            if workflow.status == Status.COMPLETED:
+                raise AlreadyCompleted(
+                    f"workflow {workflow_id!r} is completed already", entity_id=workflow_id, workflow=workflow
+                )
+            if _is_being_run(connection, workflow):
+                raise InvalidTransition(
+                    f"workflow {workflow_id!r} is being run by worker {workflow.worker_id}; wait for it, or cancel it",
+                    entity_id=workflow_id,
+                    current=workflow.status,
+                    wanted="workflow.resumed",
+                )
+            steps = reads.recorded_steps(connection, workflow_id)
+        change = changes.resume_workflow(
+            workflow_id=workflow_id, attempt=workflow.attempt, at=self.clock.now(), worker_id=self.worker_id
+        )
+        self.record(change)
+        return workflow, Recorded(steps)
+
+    # -- reading ------------------------------------------------------------------------------------------------
+
+    def get_workflow(self, workflow_id: str) -> Workflow:
+        """One workflow as it stands; raises `NotFound`."""
+        with self.pool.connection() as connection:
+            return reads.workflow(connection, workflow_id)
+
+    def workflows(self, **filters: Any) -> list[Workflow]:
+        """Workflows newest first; see `operational.reads.workflows` for the filters."""
+        with self.pool.connection() as connection:
+            return reads.workflows(connection, **filters)
+
+    def running(self, *, limit: int = 100) -> list[Workflow]:
+        """What is running now, oldest first."""
+        with self.pool.connection() as connection:
+            return reads.running_workflows(connection, limit=limit)
+
+    def failed(self, *, since: datetime | None = None, limit: int = 50) -> list[Workflow]:
+        """Failed workflows, newest failure first."""
+        with self.pool.connection() as connection:
+            return reads.failed_workflows(connection, since=since, limit=limit)
+
+    def executions(self, workflow_id: str) -> list[TaskExecution]:
+        """Every attempt of a workflow, in the order they began."""
+        with self.pool.connection() as connection:
+            return reads.executions_of(connection, workflow_id)
+
+    def messages(self, conversation_id: str, *, after_seq: int = 0, limit: int = 10_000) -> list[Message]:
+        """The messages of a conversation, in order."""
+        with self.pool.connection() as connection:
+            return reads.messages_of(connection, conversation_id, after_seq=after_seq, limit=limit)
+
+    def feedback_of(self, workflow_id: str) -> list[Feedback]:
+        """Every judgement of a workflow."""
+        with self.pool.connection() as connection:
+            return reads.feedback_of(connection, workflow_id)
+
+    # -- ending -------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Record that this worker stopped and close the connections; idempotent."""
+        with self._closing:
+            if self._closed:
+                return
+            self._closed = True
+        atexit.unregister(self.close)
+        self._worker.stop()
+        self.recorder.close()
+        self.pool.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await asyncio.to_thread(self.close)
+
+
+def _is_being_run(connection: Connection, workflow: Workflow) -> bool:
+    if workflow.status != Status.RUNNING or workflow.worker_id is None:
+        return False
+    return reads.worker_is_alive(connection, workflow.worker_id)
