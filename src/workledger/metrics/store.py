@@ -24,6 +24,7 @@ __all__ = [
     "pin_plans",
     "read_all",
     "remove_all",
+    "scrape",
     "take_snapshot",
     "task_rates",
 ]
@@ -125,6 +126,13 @@ def task_rates(connection: Connection, *, since: datetime) -> list[TaskRate]:
     names = TaskRate.__struct_fields__
     hour = since.replace(minute=0, second=0, microsecond=0)
     return [TaskRate(**_named(names, row)) for row in _fetch(connection, "task_rates", hour)]
+
+
+def scrape(connection: Connection, *, timeout_s: float) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
+    """The stored series (name, labels, value, upper_bound, total) and the gauges of now (name, labels, value)."""
+    with translate_errors(), connection.transaction():
+        _execute(connection, "limit_time", str(int(timeout_s * 1000)))
+        return _fetch(connection, "scrape_stored"), _fetch(connection, "scrape_now")
 
 
 def _named(names: tuple[str, ...], row: tuple[Any, ...]) -> Mapping[str, Any]:
