@@ -12,6 +12,8 @@ from workledger.postgres.connection import Connection, connect
 from workledger.postgres.migrate import migrate, pending
 from workledger.postgres.pool import ConnectionPool
 from workledger.sdk.ledger import Ledger
+from workledger.sdk.scribe import Scribe
+from workledger.sdk.spool import Spool
 from workledger.settings import Settings, load_settings
 
 __all__ = ["connect_to", "open", "open_ledger", "prepare_schema", "resolve_database_url"]
@@ -33,9 +35,19 @@ def open_ledger(settings: Settings, *, clock: Clock | None = None) -> Ledger:
     """Open the ledger of these settings."""
     url = resolve_database_url(settings)
     prepare_schema(settings, url)
-    recorder = Recorder(partial(connect_to, settings, url=url, recording=True))
+    recorder = Recorder(partial(connect_to, settings, url=url, recording=True), delay_s=settings.buffer_s)
     pool = ConnectionPool(partial(connect_to, settings, url=url))
-    return Ledger(recorder=recorder, pool=pool, clock=clock, lease_s=settings.lease_s)
+    scribe = Scribe(
+        recorder, project=settings.project, spool=make_spool(settings), buffered=settings.durability == "buffered"
+    )
+    return Ledger(scribe=scribe, recorder=recorder, pool=pool, clock=clock, lease_s=settings.lease_s)
+
+
+def make_spool(settings: Settings) -> Spool | None:
+    """The spool of these settings: one file per project in the home folder; None when it is turned off."""
+    if settings.spool_limit_bytes <= 0:
+        return None
+    return Spool(settings.home / "spool" / f"{settings.project}.sqlite", limit_bytes=settings.spool_limit_bytes)
 
 
 def resolve_database_url(settings: Settings) -> str:

@@ -26,6 +26,9 @@ SETTINGS_HELP: Mapping[str, str] = {
     "training_url": "the training store: file:FOLDER?format=jsonl,csv",
     "metrics_url": "where metrics go: prometheus://HOST:PORT, influx+http://HOST:PORT/?db=…; several with a comma",
     "dashboard_url": "where the dashboard listens; loopback only",
+    "durability": "commit: a write returns when it is committed; buffered: at once, committed within buffer_s",
+    "buffer_s": "seconds within which buffered writes are committed",
+    "spool_limit_bytes": "bound of the local spool that holds changes while PostgreSQL is away; 0 turns it off",
     "lease_s": "seconds after its last heartbeat when a worker counts as lost",
     "flush_s": "seconds after which the training writer lands what it has",
     "shard_rows": "log positions after which the training writer starts a new shard",
@@ -44,15 +47,25 @@ class Settings:
     training_url: str = "file:data/training?format=jsonl,csv"
     metrics_url: str = "prometheus://127.0.0.1:9464"
     dashboard_url: str = "http://127.0.0.1:8321"
+    durability: str = "commit"
+    buffer_s: float = 0.05
+    spool_limit_bytes: int = 256 * 1024 * 1024
     lease_s: float = 30.0
     flush_s: float = 2.0
     shard_rows: int = 100_000
     pooled: bool = False
 
     def __post_init__(self) -> None:
-        if not self.lease_s > 0 or not self.flush_s > 0 or self.shard_rows < 1:
+        for name in ("lease_s", "flush_s", "shard_rows", "buffer_s"):
+            if not getattr(self, name) > 0:
+                raise ConfigurationError(
+                    f"setting {name} = {getattr(self, name)} must be positive", setting=name, value=getattr(self, name)
+                )
+        if self.durability not in {"commit", "buffered"}:
             raise ConfigurationError(
-                f"lease_s ({self.lease_s}), flush_s ({self.flush_s}) and shard_rows ({self.shard_rows}) must be positive"
+                f"setting durability = {self.durability!r}; it is 'commit' or 'buffered'",
+                setting="durability",
+                value=self.durability,
             )
 
 

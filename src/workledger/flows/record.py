@@ -27,7 +27,7 @@ from workledger.operational.apply import (
     is_missing_partition,
     make_partitions,
 )
-from workledger.postgres.connection import Connection, translated
+from workledger.postgres.connection import Connection, in_schema, translated
 
 __all__ = ["Recorder", "apply_atomically", "apply_joining"]
 
@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 MAX_BATCH: Final = 256
+MAX_QUEUE: Final = 10_000
 _RETRIES: Final = 5
 _RETRIABLE: Final = (
     psycopg.errors.DeadlockDetected,
@@ -56,18 +57,22 @@ class Recorder:
     new one: they carry their identity, so what was committed is recognised.
     """
 
-    def __init__(self, connect: Callable[[], Connection]) -> None:
+    def __init__(self, connect: Callable[[], Connection], *, delay_s: float = 0.05) -> None:
         self._connect = connect
+        self._delay_s = delay_s
         self._connection: Connection | None = None
         self._pid = os.getpid()
         self._reset_queue()
 
     def _reset_queue(self) -> None:
         self._mutex = threading.Lock()
+        self._room = threading.Condition(self._mutex)
         self._queue: deque[_Ticket] = deque()
         self._leading = False
         self._turn = threading.Semaphore(0)
         self._helper: threading.Thread | None = None
+        self._wait_s = 0.0
+        self._hurry = threading.Event()
 
     def record(self, change: Change) -> Outcome:
         """Commit one change; blocks until it is durable. Raises what its guard or the database says."""
@@ -92,6 +97,32 @@ class Recorder:
         with self._exclusive():
             return self._attempt(lambda connection: apply_atomically(connection, changes), changes)
 
+    def record_each(self, changes: Sequence[Change]) -> list[Outcome | WorkledgerError]:
+        """Commit many changes in one transaction; a refused one is an error in its place."""
+        self._notice_fork()
+        with self._exclusive():
+            return self._outcomes(list(changes))
+
+    def record_later(self, change: Change, *, on_refused: Callable[[Change, WorkledgerError], None]) -> None:
+        """Queue a change and return; it is committed within `delay_s`. Blocks only while the queue is full."""
+        self._notice_fork()
+        ticket = _BufferedTicket(change, on_refused)
+        with self._room:
+            while len(self._queue) >= MAX_QUEUE:
+                self._room.wait()
+            self._queue.append(ticket)
+            lead, self._leading = not self._leading, True
+            if len(self._queue) >= MAX_BATCH:
+                self._hurry.set()
+        if lead:
+            self._wake_helper(self._delay_s)
+
+    def flush(self) -> None:
+        """Return when everything that was queued before is committed."""
+        self._notice_fork()
+        with self._exclusive():
+            pass
+
     def close(self) -> None:
         """Close the connection; a later `record` opens a new one."""
         with self._exclusive():
@@ -106,6 +137,7 @@ class Recorder:
         with self._mutex:
             self._queue.append(ticket)
             if self._leading:
+                self._hurry.set()
                 return False
             self._leading = True
             return True
@@ -114,6 +146,8 @@ class Recorder:
         """Commit one batch, then hand the lead on to whoever waits next."""
         with self._mutex:
             batch = [self._queue.popleft() for _ in range(min(len(self._queue), MAX_BATCH))]
+            self._room.notify_all()
+            self._hurry.clear()
         try:
             if batch:
                 self._commit(batch)
@@ -129,7 +163,8 @@ class Recorder:
         if not successor.promote():
             self._wake_helper()
 
-    def _wake_helper(self) -> None:
+    def _wake_helper(self, delay_s: float = 0.0) -> None:
+        self._wait_s = delay_s
         if self._helper is None or not self._helper.is_alive():
             self._helper = threading.Thread(target=self._help, name="workledger-recorder", daemon=True)
             self._helper.start()
@@ -138,6 +173,8 @@ class Recorder:
     def _help(self) -> None:
         while True:
             self._turn.acquire()
+            if self._wait_s:
+                self._hurry.wait(self._wait_s)
             self._lead()
 
     @contextmanager
@@ -245,16 +282,23 @@ def apply_atomically(connection: Connection, changes: Sequence[Change]) -> list[
         return outcomes
 
 
-def apply_joining(connection: Connection, change: Change) -> Outcome:
-    """Apply a change inside the caller's transaction: it commits, or rolls back, with the caller's own rows."""
+def apply_joining(connection: Connection, change: Change, *, schema: str) -> Outcome:
+    """Apply a change inside the caller's transaction: it commits, or rolls back, with the caller's own rows.
+
+    A refused change leaves the caller's transaction usable.
+    """
     try:
-        with connection.transaction():
+        try:
+            with connection.transaction(), in_schema(connection, schema):
+                return apply_one(connection, change)
+        except psycopg.Error as error:
+            if not is_missing_partition(error):
+                raise
+        with connection.transaction(), in_schema(connection, schema):
+            make_partitions(connection, [change])
             return apply_one(connection, change)
     except psycopg.Error as error:
-        if not is_missing_partition(error):
-            raise translated(error) from error
-        make_partitions(connection, [change])
-        return apply_one(connection, change)
+        raise translated(error) from error
 
 
 class _Ticket:
@@ -315,6 +359,24 @@ class _AsyncTicket(_Ticket):
             self.future.set_exception(self.outcome)
         else:
             self.future.set_result(self.result())
+
+
+class _BufferedTicket(_Ticket):
+    """A change nobody waits for."""
+
+    __slots__ = ("_change", "_on_refused")
+
+    def __init__(self, change: Change, on_refused: Callable[[Change, WorkledgerError], None]) -> None:
+        super().__init__(change)
+        self._change = change
+        self._on_refused = on_refused
+
+    def promote(self) -> bool:
+        return False
+
+    def settle(self, outcome: Outcome | WorkledgerError) -> None:
+        if isinstance(outcome, WorkledgerError):
+            self._on_refused(self._change, outcome)
 
 
 def _settle(tickets: Sequence[_Ticket], outcomes: Sequence[Outcome | WorkledgerError]) -> None:

@@ -6,7 +6,7 @@ infinities and no negative zero, and it forgets the difference between `1e16` an
 
 - in strings, U+FDD0 (a Unicode noncharacter) followed by four hex digits stands for a code unit that jsonb
   refuses, and for U+FDD0 itself;
-- values that JSON lacks are objects with the one reserved key `$workledger`: `{"$workledger": "float", "value": "NaN"}`;
+- values that JSON lacks are objects with the reserved key `$workledger`: `{"$workledger": "float", "value": "NaN"}`;
 - a dict that uses the reserved key is itself wrapped, so that no input can be mistaken for a tag.
 
 Tuples come back as lists, which is what JSON makes of them; everything else keeps its type or says that it

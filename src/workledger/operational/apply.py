@@ -8,6 +8,7 @@ from typing import Any, Final, LiteralString
 import msgspec
 import orjson
 import psycopg
+from psycopg.rows import tuple_row
 
 from workledger.errors import Conflict, InvalidTransition, NotFound, Superseded, WorkflowCancelled, WorkledgerError
 from workledger.model.change import Change
@@ -69,7 +70,7 @@ def apply_one(connection: Connection, change: Change) -> Outcome:
     """
     if change.blobs:
         return _only(apply_in_transaction(connection, [change]))
-    with psycopg.RawCursor(connection) as cursor:
+    with psycopg.RawCursor(connection, row_factory=tuple_row) as cursor:
         cursor.execute(statement(statement_name(change.event_type)), (_parameter([change]),))
         row = cursor.fetchone()
     if row is not None:
@@ -87,7 +88,7 @@ def apply_in_transaction(connection: Connection, changes: Sequence[Change]) -> l
     with connection.transaction(), connection.pipeline():
         cursors = [_store(connection, [blob for change in changes for blob in change.blobs])]
         for name, group in plan(changes):
-            cursor = psycopg.RawCursor(connection)
+            cursor = psycopg.RawCursor(connection, row_factory=tuple_row)
             cursor.execute(statement(name), (_parameter(group),))
             cursors.append(cursor)
         for cursor in filter(None, cursors[1:]):
@@ -135,7 +136,7 @@ def _store(connection: Connection, blobs: Sequence[Blob]) -> psycopg.RawCursor[A
     if not blobs:
         return None
     distinct = sorted({blob.digest: blob for blob in blobs}.values(), key=lambda blob: blob.digest)
-    cursor = psycopg.RawCursor(connection)
+    cursor = psycopg.RawCursor(connection, row_factory=tuple_row)
     cursor.execute(
         statement("store_payloads"),
         (
@@ -182,7 +183,7 @@ class _Refusal(msgspec.Struct, frozen=True):
 
 
 def _explain(connection: Connection, changes: Sequence[Change]) -> list[Outcome | WorkledgerError]:
-    with psycopg.RawCursor(connection) as cursor:
+    with psycopg.RawCursor(connection, row_factory=tuple_row) as cursor:
         cursor.execute(statement("explain_refusals"), (_parameter(changes),))
         refusals = [_Refusal(*row) for row in cursor.fetchall()]
     return [_judge(change, refusal) for change, refusal in zip(changes, refusals, strict=True)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Any, LiteralString
+from typing import Any, LiteralString, cast
 
 import psycopg
 from psycopg import sql
@@ -22,7 +22,7 @@ from workledger.errors import (
 )
 from workledger.model.jsonvalue import decode
 
-__all__ = ["Connection", "check_schema_name", "connect", "translate_errors"]
+__all__ = ["Connection", "as_connection", "check_schema_name", "connect", "in_schema", "translate_errors"]
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -77,6 +77,35 @@ def connect(
             connection.execute(_RECORDING)
     set_json_loads(decode, connection)
     return connection
+
+
+def as_connection(connection: Any) -> Connection:
+    """The psycopg connection of a psycopg or SQLAlchemy connection or of a SQLAlchemy session."""
+    if isinstance(connection, psycopg.Connection):
+        return cast("Connection", connection)
+    if hasattr(connection, "get_bind") and callable(getattr(connection, "connection", None)):  # a Session
+        connection = connection.connection()
+    driver = getattr(getattr(connection, "connection", None), "driver_connection", None)
+    if isinstance(driver, psycopg.Connection):
+        return cast("Connection", driver)
+    raise InvalidInput(
+        f"cannot join a {type(connection).__module__}.{type(connection).__qualname__}; pass a psycopg 3 connection, "
+        "or a SQLAlchemy connection or session over postgresql+psycopg",
+        field="connection",
+        value=type(connection).__name__,
+        limit="psycopg",
+    )
+
+
+@contextmanager
+def in_schema(connection: Connection, schema: str) -> Generator[None]:
+    """Run a block of the caller's transaction with our `search_path`, and put theirs back."""
+    (before,) = connection.cursor(row_factory=tuple_row).execute(
+        "SELECT current_setting('search_path')"
+    ).fetchone() or ("",)
+    connection.execute("SELECT set_config('search_path', %s, true)", (schema,))
+    yield
+    connection.execute("SELECT set_config('search_path', %s, true)", (before,))
 
 
 @contextmanager

@@ -128,7 +128,11 @@ def script(*, schema: str, after: int = 0) -> str:
             parts += [
                 f"\n-- {migration.version:04d}_{migration.name}",
                 migration.text.strip(),
-                "INSERT INTO migrations (version, name, checksum) VALUES"
-                f" ({migration.version}, '{migration.name}', '{migration.checksum}');",
+                _history_row(migration),
             ]
     return "\n".join([*parts, "COMMIT;", ""])
+
+
+def _history_row(migration: Migration) -> str:
+    values = f"({migration.version}, '{migration.name}', '{migration.checksum}')"
+    return f"INSERT INTO migrations (version, name, checksum) VALUES {values};"

@@ -304,7 +304,8 @@ class WorkflowFunction:
             raise done  # raised inside the workflow, about another one
         if calls.digest(workflow.input_data) != calls.digest(given):
             raise Conflict(
-                f"workflow {workflow.workflow_id!r} is completed already, with other arguments than it is called with now",
+                f"workflow {workflow.workflow_id!r} is completed already, "
+                "with other arguments than it is called with now",
                 entity_id=workflow.workflow_id,
             )
         return workflow.output_data

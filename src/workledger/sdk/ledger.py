@@ -6,7 +6,7 @@ import asyncio
 import atexit
 import threading
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
@@ -29,6 +29,7 @@ from workledger.sdk.conversation import ConversationHandle
 from workledger.sdk.decorators import DecoratorsMixin
 from workledger.sdk.resume import AlreadyCompleted, Recorded
 from workledger.sdk.run import WorkflowRun
+from workledger.sdk.scribe import Scribe, Tally
 from workledger.sdk.worker import Worker
 
 __all__ = ["Ledger"]
@@ -41,13 +42,20 @@ class Ledger(DecoratorsMixin):
     """
 
     def __init__(
-        self, *, recorder: Recorder, pool: ConnectionPool, clock: Clock | None = None, lease_s: float = 30.0
+        self,
+        *,
+        scribe: Scribe,
+        recorder: Recorder,
+        pool: ConnectionPool,
+        clock: Clock | None = None,
+        lease_s: float = 30.0,
     ) -> None:
         super().__init__()
         self.clock = clock or SystemClock()
         self.pool = pool
         self.recorder = recorder
-        self._worker = Worker(recorder=recorder, pool=pool, clock=self.clock, lease_s=lease_s)
+        self._scribe = scribe
+        self._worker = Worker(scribe=scribe, recorder=recorder, pool=pool, clock=self.clock, lease_s=lease_s)
         self._known_conversations: set[str] = set()
         self._closing = threading.Lock()
         self._closed = False
@@ -81,7 +89,8 @@ class Ledger(DecoratorsMixin):
         place = context.current()
         if parent_workflow_id is None and place is not None and place.run.ledger is self:
             parent_workflow_id = place.run.workflow_id
-        workflow_id = check_id("workflow_id", workflow_id) if workflow_id is not None else new_id()
+        own_id = workflow_id is not None
+        workflow_id = check_id("workflow_id", workflow_id) if own_id else new_id()
         opening = changes.start_workflow(
             workflow_id=workflow_id,
             name=name,
@@ -100,7 +109,12 @@ class Ledger(DecoratorsMixin):
             worker_id=self.worker_id,
         )
         return WorkflowRun(
-            self, workflow_id=workflow_id, opening=opening, conversation_id=conversation_id, strict=strict
+            self,
+            workflow_id=workflow_id,
+            opening=opening,
+            conversation_id=conversation_id,
+            own_id=own_id,
+            strict=strict,
         )
 
     def conversation(self, conversation_id: str, *, subject: str | None = None) -> ConversationHandle:
@@ -197,13 +211,29 @@ class Ledger(DecoratorsMixin):
         )
         self.record(change)
 
-    def record(self, change: Change) -> Outcome:
-        """Commit one change."""
-        return self.recorder.record(change)
+    def record(self, change: Change, *, wait: bool = False) -> Outcome:
+        """Record one change; by default this returns when it is committed. `wait=True` never buffers it."""
+        return self._scribe.record(change, wait=wait)
 
-    async def record_async(self, change: Change) -> Outcome:
-        """Commit one change without blocking the event loop."""
-        return await self.recorder.record_async(change)
+    async def record_async(self, change: Change, *, wait: bool = False) -> Outcome:
+        """The same without blocking the event loop."""
+        return await self._scribe.record_async(change, wait=wait)
+
+    def joining(self, connection: Any) -> AbstractContextManager[None]:
+        """Make every write in this block part of the caller's own transaction, to commit or roll back with it.
+
+        Takes a psycopg connection or a SQLAlchemy connection or session over psycopg, in the same database.
+        """
+        return self._scribe.joining(connection)
+
+    def flush(self) -> None:
+        """Return when everything recorded so far is committed (with `durability="buffered"`)."""
+        self._scribe.flush()
+
+    @property
+    def tally(self) -> Tally:
+        """Counts of changes nobody waited for: buffered, spooled while PostgreSQL was away, refused later."""
+        return self._scribe.tally
 
     def packer(self, *, strict: bool = True) -> Packer:
         """An encoder for the values of one event."""
@@ -293,7 +323,7 @@ class Ledger(DecoratorsMixin):
             self._closed = True
         atexit.unregister(self.close)
         self._worker.stop()
-        self.recorder.close()
+        self._scribe.close()
         self.pool.close()
 
     def __enter__(self) -> Self:

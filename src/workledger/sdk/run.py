@@ -41,14 +41,16 @@ class WorkflowRun:
         opening: Change,
         attempt: int = 1,
         conversation_id: str | None = None,
-        recorded: Recorded | None = None,
+        own_id: bool = False,
         strict: bool = True,
     ) -> None:
         self.ledger = ledger
         self.workflow_id = workflow_id
         self.attempt = attempt
         self.output: object = None
-        self.recorded = recorded or Recorded({})
+        self.recorded = Recorded({})
+        # An id of the caller's own may be taken: then the answer matters.
+        self._own_id = own_id
         self._opening = opening
         self._strict = strict
         self._conversation_id = conversation_id
@@ -214,7 +216,7 @@ class WorkflowRun:
 
     def __enter__(self) -> Self:
         try:
-            self.ledger.record(self.begin())
+            self.ledger.record(self.begin(), wait=self._own_id)
         except Conflict:
             self._take_over()
         self._placed.__enter__()
@@ -228,7 +230,7 @@ class WorkflowRun:
 
     async def __aenter__(self) -> Self:
         try:
-            await self.ledger.record_async(self.begin())
+            await self.ledger.record_async(self.begin(), wait=self._own_id)
         except Conflict:
             await asyncio.to_thread(self._take_over)
         self._placed.__enter__()

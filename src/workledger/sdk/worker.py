@@ -17,6 +17,7 @@ from workledger.model.clock import Clock
 from workledger.model.ids import new_id
 from workledger.operational import reads
 from workledger.postgres.pool import ConnectionPool
+from workledger.sdk.scribe import Scribe
 
 __all__ = ["Worker"]
 
@@ -30,7 +31,10 @@ class Worker:
     what it was running then is refused with `Superseded`, what it starts afterwards is its own again.
     """
 
-    def __init__(self, *, recorder: Recorder, pool: ConnectionPool, clock: Clock, lease_s: float) -> None:
+    def __init__(
+        self, *, scribe: Scribe, recorder: Recorder, pool: ConnectionPool, clock: Clock, lease_s: float
+    ) -> None:
+        self._scribe = scribe
         self._recorder = recorder
         self._pool = pool
         self._clock = clock
@@ -68,7 +72,7 @@ class Worker:
             version=__version__,
             lease_s=self._lease_s,
         )
-        self._recorder.record(change)
+        self._scribe.record(change)
         return worker_id
 
     def _start_beating(self) -> None:
@@ -98,7 +102,7 @@ class Worker:
             worker_id, self._worker_id = self._worker_id, None
         if worker_id is not None:
             change = changes.change_worker("worker.stopped", worker_id=worker_id, at=self._clock.now())
-            self._quietly(lambda: self._recorder.record(change))
+            self._quietly(lambda: self._scribe.record(change))
 
     def _quietly(self, action: Callable[[], object]) -> None:
         try:
