@@ -11,6 +11,7 @@ import orjson
 import psycopg
 
 from workledger.metrics.instruments import TASK_DURATION, WORKFLOW_DURATION
+from workledger.metrics.points import Happening
 from workledger.metrics.tally import Admitted, Bucket, BucketKey, CounterKey, Fact, HourKey, Tally, negated_bounds
 from workledger.postgres.connection import Connection, translate_errors
 from workledger.postgres.statements import load
@@ -20,6 +21,7 @@ __all__ = [
     "add",
     "admitted",
     "facts",
+    "happenings",
     "lock_cursor",
     "pin_plans",
     "read_all",
@@ -72,6 +74,11 @@ def facts(connection: Connection, *, after: int, upto: int) -> list[Fact]:
     """What the events at positions `after + 1` to `upto` say, counted."""
     bounds = negated_bounds(WORKFLOW_DURATION), negated_bounds(TASK_DURATION)
     return [Fact(*row) for row in _fetch(connection, "facts", after, upto, *bounds)]
+
+
+def happenings(connection: Connection, *, after: int, upto: int) -> list[Happening]:
+    """The events at positions `after + 1` to `upto` with their numbers, in order."""
+    return [Happening(*row) for row in _fetch(connection, "points", after, upto)]
 
 
 def admitted(connection: Connection) -> Admitted:
