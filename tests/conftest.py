@@ -15,6 +15,7 @@ from support.processes import kill_all_in, new_base
 from support.redis import debian_redis, flush
 from support.requirements import REPOSITORY, require_program
 from support.users import PlainUser, find_plain_user
+import workledger
 from workledger.postgres.embedded import EmbeddedPostgres
 from workledger.synapse.embedded import EmbeddedValkey
 
@@ -163,3 +164,10 @@ def tau_airline_file() -> Path:
     if not path.exists():
         pytest.skip(f"{path.name} of tau-bench is not beside the repository")
     return path
+
+
+@pytest.fixture
+def ledger(database_url: str, tmp_path: Path) -> Iterator[workledger.Ledger]:
+    """An open ledger on an empty database."""
+    with workledger.open(database_url, home=tmp_path / "home") as ledger:
+        yield ledger
