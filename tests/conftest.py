@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
+import workledger
 from support.metrics import influxdb, victoriametrics
 from support.postgres import debian_postgres, fresh_database
 from support.processes import kill_all_in, new_base
 from support.redis import debian_redis, flush
 from support.requirements import REPOSITORY, require_program
 from support.users import PlainUser, find_plain_user
-import workledger
 from workledger.postgres.embedded import EmbeddedPostgres
 from workledger.synapse.embedded import EmbeddedValkey
 
