@@ -33,15 +33,15 @@ __all__ = ["TAG", "Placeholder", "decode", "encode", "escape_text", "is_placehol
 
 TAG = "$workledger"
 
-# orjson would write these without a word; we decide ourselves.
-_OPTIONS = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_SUBCLASS
-# Bytes that can only come from (or could be mistaken for) something that needs the careful path: null may be a
-# NaN, \u0000 a NUL, EF B7 90 is U+FDD0 in UTF-8, and jsonb expands exponents.
-_SUSPECT = re.compile(rb"null|\\u0000|\xef\xb7\x90|\$workledger|-0\.0|[0-9]e\+?[0-9]").search
+# Bytes that can only come from (or could be mistaken for) something that needs the careful path: \u0000 is a NUL,
+# EF B7 90 is U+FDD0 in UTF-8, and jsonb expands exponents.
+_SUSPECT = re.compile(rb"\\u0000|\xef\xb7\x90|\$workledger|-0\.0|[0-9]e\+?[0-9]").search
 _MARKED = re.compile(rb"\xef\xb7\x90|\$workledger|\\u[fF][dD][dD]0").search
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff\ufdd0]")
 _ESCAPED = re.compile("\ufdd0([0-9A-F]{4})")
 _MAX_DEPTH = 200
+_SCALARS = frozenset({str, int, bool, type(None)})
+_SEQUENCES = frozenset({list, tuple})
 _MAX_INTEGER_DIGITS = 4000
 _REPR_CHARS = 200
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
@@ -67,13 +67,13 @@ def encode(value: object, *, on_placeholder: Callable[[Placeholder], None] | Non
     Never raises for a value: what JSON cannot hold becomes a `Placeholder`, and `on_placeholder` is told.
     """
     try:
-        data = orjson.dumps(value, option=_OPTIONS)
+        if _is_plain(value):
+            data = orjson.dumps(value)
+            if not _SUSPECT(data):
+                return data
     except (TypeError, RecursionError):
-        pass
-    else:
-        if not _SUSPECT(data):
-            return data
-    return orjson.dumps(_Encoder(on_placeholder).convert(value, 0), option=_OPTIONS)
+        pass  # an integer beyond 64 bits, a lone surrogate, a cycle
+    return orjson.dumps(_Encoder(on_placeholder).convert(value, 0))
 
 
 def decode(data: bytes | str) -> Any:
@@ -93,6 +93,23 @@ def unescape_text(text: str) -> str:
     if "\ufdd0" not in text:
         return text
     return _ESCAPED.sub(lambda match: chr(int(match.group(1), 16)), text)
+
+
+def _is_plain(value: object) -> bool:
+    """Say whether a value has only JSON's own types: orjson would also write enums, UUIDs or NaN, without a word."""
+    kind = type(value)
+    if kind in _SCALARS:
+        return True
+    if kind is float:
+        return math.isfinite(cast("float", value))
+    if kind is dict:
+        for key, item in cast("dict[Any, Any]", value).items():
+            if type(key) is not str or not (type(item) in _SCALARS or _is_plain(item)):
+                return False
+        return True
+    if kind in _SEQUENCES:
+        return all(type(item) in _SCALARS or _is_plain(item) for item in cast("list[Any]", value))
+    return False
 
 
 class _Encoder:
@@ -159,7 +176,7 @@ class _Encoder:
     def _set(self, value: set[Any] | frozenset[Any], depth: int) -> Any:
         items = [self.convert(item, depth + 1) for item in value]
         # A set has no order; one is chosen, so that equal sets give equal bytes.
-        items.sort(key=lambda item: orjson.dumps(item, option=_OPTIONS))
+        items.sort(key=lambda item: orjson.dumps(item))
         return {TAG: "frozenset" if isinstance(value, frozenset) else "set", "value": items}
 
     def _object(self, value: object, depth: int) -> Any:

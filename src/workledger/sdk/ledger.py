@@ -145,7 +145,8 @@ class Ledger(DecoratorsMixin):
         )
         with suppress(Conflict):  # then it is there, which is what was asked for
             self.record(change)
-        self._known_conversations.add(conversation_id)
+        if not self._scribe.is_joined:  # the caller's transaction may yet roll back
+            self._known_conversations.add(conversation_id)
 
     def event(
         self,

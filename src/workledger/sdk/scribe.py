@@ -109,6 +109,11 @@ class Scribe:
         finally:
             self._joined.reset(token)
 
+    @property
+    def is_joined(self) -> bool:
+        """Whether the calling code records inside a transaction of its own."""
+        return self._joined.get() is not None
+
     def flush(self) -> None:
         """Return when everything buffered is committed (or spooled)."""
         self._recorder.flush()
@@ -117,8 +122,8 @@ class Scribe:
         """Flush, give the spool a last chance, and close the connection."""
         self._recorder.flush()
         self._closing.set()
-        if self._drainer is not None and self._drainer.is_alive():
-            self._drainer.join(timeout_s)
+        if (drainer := self._drainer) is not None:
+            drainer.join(timeout_s)
         self._recorder.close()
 
     # -- while PostgreSQL is away -------------------------------------------------------------------------------
@@ -142,9 +147,9 @@ class Scribe:
         with self._away:
             self._spool.append([change])
             self.tally.spooled += 1
-        if not self._is_away:
-            logger.warning("record.spooling path=%s reason=%s", self._spool.path, error)
-        self._go_away()
+            if not self._is_away:
+                logger.warning("record.spooling path=%s reason=%s", self._spool.path, error)
+            self._go_away()
         return Outcome(applied=False)
 
     def _late_refusal(self, change: Change, error: WorkledgerError) -> None:
@@ -155,11 +160,10 @@ class Scribe:
         logger.error("record.refused event_type=%s entity_id=%s reason=%s", change.event_type, change.entity_id, error)
 
     def _go_away(self) -> None:
-        with self._away:
-            self._is_away = True
-            if self._drainer is None or not self._drainer.is_alive():
-                self._drainer = threading.Thread(target=self._drain, name="workledger-spool", daemon=True)
-                self._drainer.start()
+        self._is_away = True
+        if self._drainer is None:
+            self._drainer = threading.Thread(target=self._drain, name="workledger-spool", daemon=True)
+            self._drainer.start()
 
     def _drain(self) -> None:
         """Try until PostgreSQL is back and the spool is empty; then recording is direct again."""
@@ -181,6 +185,8 @@ class Scribe:
         with self._away:
             # Nothing is recorded under this lock: whoever leads the recorder may be waiting for it to spool.
             self._is_away = self._spool.waiting() > 0
+            if not self._is_away:
+                self._drainer = None
         self.tally.refused += self._spool.refused() - refused
         if not self._is_away:
             logger.warning("record.direct_again replayed=%d", count)

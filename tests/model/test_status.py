@@ -1,0 +1,12 @@
+"""The one table of legal transitions."""
+
+from workledger.model.status import LEGAL_BEFORE, TERMINAL, Status
+
+
+def test_nothing_but_a_recorded_resume_leaves_a_terminal_status():
+    leaving = {event for event, before in LEGAL_BEFORE.items() if TERMINAL & set(before)}
+    assert leaving == {"workflow.resumed"}
+
+
+def test_completed_is_final_even_for_a_resume():
+    assert Status.COMPLETED not in LEGAL_BEFORE["workflow.resumed"]

@@ -1,0 +1,46 @@
+"""Every statement is in a file, is valid against the migrated schema, and is used."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+import workledger
+from workledger.postgres import migrate as migrations
+from workledger.postgres.connection import connect
+
+PACKAGE = Path(workledger.__file__).parent
+FILES = sorted(PACKAGE.glob("*/queries/*.sql"))
+UTILITY = re.compile(r"^(SET|LISTEN|CREATE|DROP|COPY)\b", re.MULTILINE)
+SOURCES = "\n".join(path.read_text() for path in PACKAGE.rglob("*.py"))
+
+
+def name(path):
+    return f"{path.parent.parent.name}/{path.stem}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=name)
+def test_a_statement_opens_with_its_promise(path):
+    text = path.read_text()
+    assert text.startswith("-- Promise: ")
+    assert "-- Safe under concurrency: " in text
+
+
+@pytest.mark.parametrize("path", FILES, ids=name)
+def test_a_statement_is_used(path):
+    assert re.search(rf"[\"']{path.stem}[\"']", SOURCES)
+
+
+def test_every_statement_can_be_prepared(any_postgres_url):
+    with connect(any_postgres_url) as connection:
+        migrations.migrate(connection, schema="workledger")
+        for path in FILES:
+            if UTILITY.search(path.read_text()):
+                continue  # PREPARE takes no utility statements
+            connection.execute(f"PREPARE checked AS {path.read_text()}", prepare=False)
+            connection.execute("DEALLOCATE checked")
+
+
+def test_no_python_file_builds_sql_from_parts():
+    builders = re.compile(r"""execute\(\s*f["']""")
+    assert [str(path) for path in PACKAGE.rglob("*.py") if builders.search(path.read_text())] == []

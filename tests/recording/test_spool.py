@@ -1,0 +1,176 @@
+"""PostgreSQL goes away and comes back: the recorded program goes on, nothing is lost, nothing is doubled."""
+
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+
+import pytest
+
+import workledger
+from support.changes import start, whole_workflow
+from support.proxy import Proxy
+from support.waiting import wait_until
+from workledger.errors import SpoolFull
+from workledger.sdk.spool import Spool
+
+
+def counts(ledger):
+    with ledger.pool.connection() as connection:
+        return connection.execute(
+            "SELECT (SELECT count(*) FROM workflows WHERE status = 'completed'),"
+            " (SELECT count(*) FROM events WHERE workflow_id IS NOT NULL),"
+            " (SELECT count(DISTINCT event_id) FROM events WHERE workflow_id IS NOT NULL)"
+        ).fetchone()
+
+
+def record_whole(ledger):
+    for change in whole_workflow():
+        ledger.record(change)
+
+
+def test_recording_goes_on_while_postgresql_is_away_and_is_replayed(database_url, tmp_path):
+    with Proxy(database_url) as proxy, workledger.open(proxy.url, home=tmp_path) as ledger:
+        record_whole(ledger)
+        proxy.refuse()
+        began = time.monotonic()
+        for _ in range(20):
+            record_whole(ledger)
+        assert time.monotonic() - began < 10
+        assert ledger.tally.spooled == 120
+        proxy.heal()
+        wait_until(lambda: counts(ledger) == (21, 126, 126), timeout_s=20)
+        record_whole(ledger)
+        assert counts(ledger) == (22, 132, 132)
+        assert ledger.tally.refused == 0
+
+
+def test_decorated_functions_do_not_notice(database_url, tmp_path):
+    with Proxy(database_url) as proxy, workledger.open(proxy.url, home=tmp_path) as ledger:
+
+        @ledger.task
+        def step(n):
+            return n
+
+        @ledger.workflow
+        def program():
+            return [step(n) for n in range(3)]
+
+        assert program() == [0, 1, 2]
+        proxy.refuse()
+        assert program() == [0, 1, 2]
+        proxy.heal()
+        wait_until(lambda: len(ledger.workflows(status="completed")) == 2, timeout_s=20)
+
+
+def test_an_outage_in_the_middle_of_load_loses_and_doubles_nothing(database_url, tmp_path):
+    with Proxy(database_url) as proxy, workledger.open(proxy.url, home=tmp_path) as ledger:
+        stop = threading.Event()
+        written = []
+
+        def load():
+            while not stop.is_set():
+                record_whole(ledger)
+                written.append(1)
+
+        threads = [threading.Thread(target=load) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for _ in range(3):
+            time.sleep(0.3)
+            proxy.refuse()
+            time.sleep(0.3)
+            proxy.heal()
+        stop.set()
+        for thread in threads:
+            thread.join(30)
+        total = len(written)
+        wait_until(lambda: counts(ledger) == (total, 6 * total, 6 * total), timeout_s=30)
+        assert ledger.tally.refused == 0
+
+
+def test_over_its_bound_the_caller_gets_an_error_and_what_was_taken_stays(database_url, tmp_path):
+    with (
+        Proxy(database_url) as proxy,
+        workledger.open(proxy.url, home=tmp_path, spool_limit_bytes=20_000) as ledger,
+    ):
+        ledger.record(start(workflow_id="before"))
+        proxy.refuse()
+        taken = 0
+        with pytest.raises(SpoolFull, match="20,000 bytes"):
+            for n in range(1000):
+                ledger.record(start(workflow_id=f"w{n}", input="x" * 100))
+                taken += 1
+        assert taken > 10
+        proxy.heal()
+        wait_until(lambda: len(ledger.workflows(limit=500)) == taken + 1, timeout_s=20)
+
+
+def test_a_full_spool_of_a_killed_process_is_replayed_by_the_next(database_url, tmp_path):
+    source = textwrap.dedent("""
+        import os, sys, workledger
+        from support.changes import whole_workflow
+        from support.proxy import Proxy
+        with Proxy(sys.argv[1]) as proxy:
+            ledger = workledger.open(proxy.url, home=sys.argv[2])
+            ledger.worker_id
+            proxy.refuse()
+            for _ in range(10):
+                for change in whole_workflow():
+                    ledger.record(change)
+            os.kill(os.getpid(), 9)
+    """)
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", source, database_url, str(tmp_path)], env={"PYTHONPATH": "tests", "PATH": ""}
+        )
+        for _ in range(3)
+    ]
+    assert [process.wait(60) for process in processes] == [-9] * 3
+    with workledger.open(database_url, home=tmp_path) as ledger:
+        wait_until(lambda: counts(ledger) == (30, 180, 180), timeout_s=20)
+
+
+def test_a_disk_that_is_full_is_a_clear_error(tmp_path):
+    spool = Spool(tmp_path / "spool.sqlite", limit_bytes=10**9)
+    spool.append(whole_workflow())
+    with spool._open() as database:
+        pages = database.execute("PRAGMA page_count").fetchone()[0]
+    original = spool._open
+
+    import contextlib
+
+    @contextlib.contextmanager
+    def small():
+        with original() as database:
+            database.execute(f"PRAGMA max_page_count = {pages + 1}")
+            yield database
+
+    spool._open = small
+    with pytest.raises(SpoolFull, match="full"):
+        for _ in range(1000):
+            spool.append(whole_workflow())
+    assert spool.waiting() >= 6
+
+
+def test_a_change_that_is_refused_on_replay_is_kept_for_a_person(tmp_path):
+    from workledger.errors import NotFound
+    from workledger.operational.apply import Outcome
+
+    spool = Spool(tmp_path / "spool.sqlite", limit_bytes=10**9)
+    spool.append(whole_workflow())
+    drained = spool.drain(lambda changes: [NotFound("x"), *[Outcome(applied=True)] * (len(changes) - 1)])
+    assert (drained, spool.waiting(), spool.refused()) == (6, 0, 1)
+
+
+def test_a_drain_that_is_interrupted_leaves_the_rest(tmp_path):
+    spool = Spool(tmp_path / "spool.sqlite", limit_bytes=10**9)
+    spool.append(whole_workflow())
+
+    def away(changes):
+        raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        spool.drain(away)
+    assert spool.waiting() == 6
