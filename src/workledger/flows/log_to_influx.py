@@ -53,7 +53,7 @@ def catch_up(
     log_to_metrics.catch_up(connection)
     retrying = tenacity.Retrying(
         stop=tenacity.stop_after_attempt(attempts),
-        wait=tenacity.wait_exponential_jitter(initial=first_pause_s, max=30, jitter=first_pause_s),
+        wait=tenacity.wait_exponential(multiplier=first_pause_s, max=30) + tenacity.wait_random(0, first_pause_s),
         retry=tenacity.retry_if_exception(lambda error: type(error) is Unavailable),
         before_sleep=_tell,
         reraise=True,
