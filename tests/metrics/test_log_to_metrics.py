@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
 
 from support import wait_until
+from support.requirements import REPOSITORY
 from workledger.errors import StoreCorrupted
 from workledger.flows.log_to_metrics import CONSUMER, catch_up, recompute, verify_metrics
 from workledger.log import consumers, reader
@@ -297,3 +299,23 @@ def test_numbers_of_any_size_add_up_exactly(project):
     total = project.one("SELECT sum(total) FROM metric_histograms WHERE labels = '{task,search}'")
     assert total == EXACT.add(Decimal("2e297"), Decimal("0.0001"))
     assert verify_metrics(project.connection).findings == ()
+
+
+def test_the_documented_statement_gives_failure_rates_by_task(project):
+    project.now = datetime.now(UTC)
+    workflow_id = project.running_workflow()
+    for outcome in ("failed", "completed", "completed", "completed"):
+        project.record(project.execution(workflow_id, outcome=outcome))
+    project.settle()
+    text = (REPOSITORY / "docs" / "reference" / "metrics.md").read_text()
+    (statement,) = re.findall(r"```sql\n(.*?)```", text, re.DOTALL)
+    assert project.sql(statement) == [("task", "search", Decimal("0.250"))]
+
+
+def test_looking_at_an_idle_log_locks_nothing(project):
+    project.record([project.event("cache.hit")])
+    project.settle()
+    with project.connect() as other:
+        other.execute("BEGIN")
+        other.execute("SELECT 1 FROM consumers FOR UPDATE")
+        assert project.settle() == 0

@@ -68,12 +68,15 @@ def catch_up(
 
 
 def _write_batch(connection: Connection, writer: InfluxWriter, limit: int) -> int:
+    counted = consumers.position_of(connection, log_to_metrics.CONSUMER)
+    if counted <= consumers.position_of(connection, writer.target.consumer):
+        return 0
     # The request is made inside the transaction: its row lock is what keeps a second copy from writing the same.
     with translate_errors(), connection.transaction():
         after = store.lock_cursor(connection, writer.target.consumer, wait=False)
         if after is None:
             return 0
-        upto = min(after + limit, consumers.position_of(connection, log_to_metrics.CONSUMER))
+        upto = min(after + limit, counted)
         if upto <= after:
             return 0
         store.pin_plans(connection)

@@ -59,6 +59,9 @@ def catch_up(connection: Connection, *, batch: int = BATCH, limit: int | None = 
 
 
 def _count_batch(connection: Connection, limit: int) -> int:
+    # Whoever polls an idle log only reads; the lock is taken when there is something to count.
+    if reader.head(connection)[0] <= consumers.position_of(connection, CONSUMER):
+        return 0
     with translate_errors(), connection.transaction():
         after = store.lock_cursor(connection, CONSUMER) or 0
         upto = min(after + limit, reader.head(connection)[0])
