@@ -22,6 +22,7 @@ from workledger.errors import DatabaseUnavailable, WorkledgerError
 from workledger.model.change import Change
 from workledger.operational.apply import (
     Outcome,
+    apply_alone,
     apply_in_transaction,
     apply_one,
     is_missing_partition,
@@ -229,7 +230,7 @@ class Recorder:
 
     def _attempt_one(self, change: Change) -> Outcome | WorkledgerError:
         try:
-            return self._attempt(lambda connection: apply_one(connection, change), [change])
+            return self._attempt(lambda connection: apply_alone(connection, change), [change])
         except WorkledgerError as error:
             return error
 

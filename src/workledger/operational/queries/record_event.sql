@@ -13,7 +13,6 @@ WITH change AS (
     ORDER BY c.n
     ON CONFLICT (event_id) DO NOTHING
     RETURNING event_id
-), queued AS (
-    INSERT INTO event_inbox (event_id) SELECT event_id FROM event
 )
-SELECT event_id, NULL::bigint AS seq FROM event
+INSERT INTO event_inbox (event_id) SELECT event_id FROM event
+RETURNING event_id, NULL::bigint AS seq

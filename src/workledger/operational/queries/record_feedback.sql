@@ -22,7 +22,6 @@ WITH change AS (
     FROM change c JOIN recorded r ON r.feedback_id = c.payload ->> 'feedback_id'
     WHERE c.recorded_at IS NULL
     RETURNING event_id
-), queued AS (
-    INSERT INTO event_inbox (event_id) SELECT event_id FROM event
 )
-SELECT event_id, NULL::bigint AS seq FROM event
+INSERT INTO event_inbox (event_id) SELECT event_id FROM event
+RETURNING event_id, NULL::bigint AS seq

@@ -18,7 +18,6 @@ WITH change AS (
     FROM change c JOIN registered r ON r.name = c.payload ->> 'name' AND r.version = c.payload ->> 'version'
     WHERE c.recorded_at IS NULL
     RETURNING event_id
-), queued AS (
-    INSERT INTO event_inbox (event_id) SELECT event_id FROM event
 )
-SELECT event_id, NULL::bigint AS seq FROM event
+INSERT INTO event_inbox (event_id) SELECT event_id FROM event
+RETURNING event_id, NULL::bigint AS seq

@@ -20,7 +20,6 @@ WITH change AS (
     FROM change c JOIN (SELECT DISTINCT event_id FROM removed) r USING (event_id)
     WHERE c.recorded_at IS NULL
     RETURNING event_id
-), queued AS (
-    INSERT INTO event_inbox (event_id) SELECT event_id FROM event
 )
-SELECT event_id, NULL::bigint AS seq FROM event
+INSERT INTO event_inbox (event_id) SELECT event_id FROM event
+RETURNING event_id, NULL::bigint AS seq

@@ -10,17 +10,16 @@ WITH change AS (
     INSERT INTO task_executions (
         execution_id, workflow_id, task_name, kind, status, input_data, retry_count, parent_execution_id,
         step_key, input_digest, worker_id, model, metadata, created_at, started_at)
-    SELECT c.entity_id, c.workflow_id, p.task_name, p.kind, 'running', c.payload -> 'input',
-           coalesce(p.retry_count, 0), p.parent_execution_id, p.step_key, p.input_digest, p.worker_id, p.model,
-           coalesce(p.metadata, '{}'), c.created_at, c.created_at
+    SELECT c.entity_id, c.workflow_id, c.payload ->> 'task_name', c.payload ->> 'kind', 'running',
+           c.payload -> 'input', coalesce((c.payload -> 'retry_count')::integer, 0),
+           c.payload ->> 'parent_execution_id', c.payload ->> 'step_key', c.payload ->> 'input_digest',
+           c.payload ->> 'worker_id', c.payload ->> 'model', coalesce(c.payload -> 'metadata', '{}'),
+           c.created_at, c.created_at
     FROM change c
-    CROSS JOIN LATERAL jsonb_to_record(c.payload) AS p (
-        task_name text, kind text, retry_count integer, parent_execution_id text, step_key text,
-        input_digest text, worker_id text, model text, metadata jsonb, attempt integer)
     JOIN workflows w ON w.workflow_id = c.workflow_id
         AND (c.expected IS NULL
              OR (w.status = ANY (c.expected) AND w.cancel_requested_at IS NULL
-                 AND (p.attempt IS NULL OR p.attempt = w.attempt)))
+                 AND (NOT c.payload ? 'attempt' OR (c.payload -> 'attempt')::integer = w.attempt)))
     ON CONFLICT (execution_id) DO NOTHING
     RETURNING execution_id, workflow_id, task_name, kind = 'task' AND parent_execution_id IS NULL AS is_step
 ), progress AS (
@@ -37,7 +36,6 @@ WITH change AS (
     LEFT JOIN progress w ON w.workflow_id = c.workflow_id
     WHERE c.recorded_at IS NULL
     RETURNING event_id
-), queued AS (
-    INSERT INTO event_inbox (event_id) SELECT event_id FROM event
 )
-SELECT event_id, NULL::bigint AS seq FROM event
+INSERT INTO event_inbox (event_id) SELECT event_id FROM event
+RETURNING event_id, NULL::bigint AS seq
