@@ -1,0 +1,160 @@
+"""The log as the training store reads it: events as ready lines, and what earlier positions say."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final, LiteralString
+
+import msgspec
+import psycopg
+from psycopg.types.string import ByteaBinaryLoader
+
+from workledger.model.payload import Blob
+from workledger.postgres.connection import Connection, translate_errors
+from workledger.postgres.statements import load
+from workledger.training.records import RecordType
+
+__all__ = ["Line", "LogEvent", "LogLines", "Steps"]
+
+#: A line of the record type `events`: its position, the event's type, and its bytes.
+Line = tuple[int, str, bytes]
+
+PAGE_BYTES: Final = 8 * 1024 * 1024
+_FIRST_PAGE_ROWS: Final = 250
+_LONG_LINE_BYTES: Final = 16 * 1024
+_ANY_BYTES: Final = 2**31 - 1
+_EMPTY: Final = msgspec.Raw(b"{}")
+
+
+class LogEvent(msgspec.Struct, frozen=True, gc=False):
+    """An event as far as other lines are made of it. The payload is not read until somebody needs it."""
+
+    position: int
+    event_type: str
+    entity_id: str | None
+    workflow_id: str | None
+    created_at: str
+    recorded_at: str
+    payload: msgspec.Raw = _EMPTY
+
+
+class Steps(msgspec.Struct, frozen=True, gc=False):
+    """What a workflow's top-level tasks had come to: how many were completed, which began last, and where."""
+
+    completed: int
+    last_position: int
+    last_name: msgspec.Raw
+
+
+class LogLines:
+    """Reads the log over somebody's connection; leaves nothing behind on it.
+
+    What it gives for positions at or below the head never changes, whoever asks and whenever.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._page_rows = _FIRST_PAGE_ROWS
+
+    def read(self, *, after: int, limit: int) -> list[Line]:
+        """Give the lines after a position, in order: at most `limit`, and no more than a page of bytes at once.
+
+        At least one, unless there is none. The page grows to what fits: events are small or large in runs.
+        """
+        wanted = min(limit, self._page_rows)
+        rows = self._page(after, after + wanted)
+        lines: list[Line] = []
+        size_bytes = 0
+        for position, event_type, data in rows:
+            line = self._long_line(position) if data is None else data
+            lines.append((position, event_type, line))
+            size_bytes += len(line)
+            if size_bytes > PAGE_BYTES:
+                break
+        self._page_rows = len(lines) if len(lines) < len(rows) else max(self._page_rows, wanted * 4)
+        return lines
+
+    def iterate(self, *, after: int, upto: int, page: int) -> Iterator[list[Line]]:
+        """Give the lines from `after + 1` to `upto`, a page at a time."""
+        while after < upto:
+            lines = self.read(after=after, limit=min(page, upto - after))
+            if not lines:
+                return
+            yield lines
+            after = lines[-1][0]
+
+    def event_id(self, position: int) -> str | None:
+        """Give the id of the event at a position; None where the log has none."""
+        rows = self._fetch("event_id_at", (position,))
+        return rows[0][0] if rows else None
+
+    def started(self, execution_ids: Iterable[str], *, upto: int) -> dict[str, LogEvent]:
+        """Give the events that started these executions, by execution, as far as the log goes to `upto`."""
+        rows = self._fetch("executions_started", (list(execution_ids), upto))
+        return {row[2]: _event(row) for row in rows}
+
+    def workflow_history(self, workflow_ids: Iterable[str], *, upto: int) -> list[LogEvent]:
+        """Give the events that moved these workflows themselves, in order, up to a position."""
+        return [_event(row) for row in self._fetch("workflow_history", (list(workflow_ids), upto))]
+
+    def steps_history(self, workflow_ids: Iterable[str], *, upto: int) -> dict[str, Steps]:
+        """Give what the top-level tasks of these workflows had come to at a position."""
+        rows = self._fetch("steps_history", (list(workflow_ids), upto))
+        return {row[0]: Steps(row[1], row[2], msgspec.Raw(row[3].encode())) for row in rows}
+
+    def any_created(self) -> bool:
+        """Say whether any workflow was ever created before it was started."""
+        return self._fetch("any_created", ())[0][0]
+
+    def payloads(self, digests: Sequence[bytes]) -> dict[bytes, Blob]:
+        """Give stored payloads by digest; one that is not stored is left out."""
+        rows = self._fetch("payloads", (list(digests),))
+        return {row[0]: Blob(digest=row[0], codec=row[1], size_bytes=row[2], body=row[3]) for row in rows}
+
+    def count(self, *, after: int, upto: int) -> dict[RecordType, int]:
+        """Count the lines of each record type from the log alone, by SQL."""
+        with translate_errors(), psycopg.RawCursor(self._connection) as cursor:
+            cursor.execute(_statement("count_records"), (after, upto))
+            (row,) = cursor.fetchall()
+        return dict(zip(RecordType, row, strict=True))
+
+    def _page(self, after: int, upto: int, *, longest_bytes: int = _LONG_LINE_BYTES) -> list[Any]:
+        with self._tuned() as cursor:
+            # The line is wanted as the bytes it came as, not as text to be encoded again.
+            cursor.adapters.register_loader("text", ByteaBinaryLoader)
+            cursor.execute(_statement("event_lines"), (after, upto, longest_bytes), binary=True)
+            return cursor.fetchall()
+
+    def _long_line(self, position: int) -> bytes:
+        ((_, _, data),) = self._page(position - 1, position, longest_bytes=_ANY_BYTES)
+        return data
+
+    def _fetch(self, name: str, parameters: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+        with self._tuned() as cursor:
+            cursor.execute(_statement(name), parameters, binary=True)
+            return cursor.fetchall()
+
+    @contextmanager
+    def _tuned(self) -> Generator[psycopg.RawCursor[Any]]:
+        """Give a cursor in a transaction of its own, in which the planner does as it is told."""
+        connection = self._connection
+        with (
+            translate_errors(),
+            connection.pipeline(),
+            connection.transaction(),
+            psycopg.RawCursor(connection) as cursor,
+        ):
+            cursor.execute(_statement("page_settings"))
+            yield cursor
+
+
+def _statement(name: str) -> LiteralString:
+    return load("workledger.training", name)
+
+
+def _event(row: tuple[Any, ...]) -> LogEvent:
+    position, event_type, entity_id, workflow_id, created_at, recorded_at, payload = row
+    return LogEvent(
+        position, event_type, entity_id, workflow_id, created_at, recorded_at, msgspec.Raw(payload.encode())
+    )
