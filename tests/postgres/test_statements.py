@@ -8,6 +8,7 @@ import pytest
 import workledger
 from workledger.postgres import migrate as migrations
 from workledger.postgres.connection import connect
+from workledger.postgres.statements import load
 
 PACKAGE = Path(workledger.__file__).parent
 FILES = sorted(PACKAGE.glob("*/queries/*.sql"))
@@ -34,6 +35,7 @@ def test_a_statement_is_used(path):
 def test_every_statement_can_be_prepared(any_postgres_url):
     with connect(any_postgres_url) as connection:
         migrations.migrate(connection, schema="workledger")
+        connection.execute(load("workledger.operational", "bulk_stage"))
         for path in FILES:
             if UTILITY.search(path.read_text()):
                 continue  # PREPARE takes no utility statements

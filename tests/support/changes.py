@@ -14,7 +14,7 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-def make(kind: str, **fields):
+def make(kind: str, /, **fields):
     """A change of `model.change` with a time and a packer of its own: `make("start_workflow", name="w", …)`."""
     function = getattr(changes, kind)
     defaults = {"at": now(), "packer": Packer()}

@@ -28,6 +28,7 @@ from workledger.operational.apply import (
     is_missing_partition,
     make_partitions,
 )
+from workledger.operational.bulk import apply_finished, are_finished
 from workledger.postgres.connection import Connection, in_schema, translated
 
 __all__ = ["Recorder", "apply_atomically", "apply_joining"]
@@ -96,7 +97,7 @@ class Recorder:
         """Commit many changes in one transaction of their own: all of them or, on any refusal, none."""
         self._notice_fork()
         with self._exclusive():
-            return self._attempt(lambda connection: apply_atomically(connection, changes), changes)
+            return self._attempt(lambda connection: _apply_whole(connection, changes), changes)
 
     def record_each(self, changes: Sequence[Change]) -> list[Outcome | WorkledgerError]:
         """Commit many changes in one transaction; a refused one is an error in its place."""
@@ -270,6 +271,18 @@ class Recorder:
             self._connection = None
             self._pid = os.getpid()
             self._reset_queue()
+
+
+def _apply_whole(connection: Connection, changes: Sequence[Change]) -> list[Outcome]:
+    """Record whole finished workflows in bulk where they are new; anything else change by change."""
+    if are_finished(changes):
+        try:
+            with connection.transaction():
+                apply_finished(connection, changes)
+                return [Outcome(applied=True)] * len(changes)
+        except psycopg.errors.UniqueViolation:
+            logger.debug("record.bulk_taken changes=%d", len(changes))
+    return apply_atomically(connection, changes)
 
 
 def apply_atomically(connection: Connection, changes: Sequence[Change]) -> list[Outcome]:

@@ -18,7 +18,17 @@ from workledger.model.payload import Blob
 from workledger.postgres.connection import Connection
 from workledger.postgres.statements import load
 
-__all__ = ["Outcome", "apply_alone", "apply_in_transaction", "apply_one", "is_missing_partition", "make_partitions"]
+__all__ = [
+    "Outcome",
+    "apply_alone",
+    "apply_in_transaction",
+    "apply_one",
+    "is_missing_partition",
+    "make_partitions",
+    "statement",
+    "statement_name",
+    "store_payloads",
+]
 
 #: The statement that applies each type of event; other types are the application's own.
 _STATEMENT: Final = {
@@ -127,7 +137,7 @@ def apply_in_transaction(connection: Connection, changes: Sequence[Change]) -> l
     """
     written: dict[str, int | None] = {}
     with connection.transaction(), connection.pipeline():
-        cursors = [_store(connection, [blob for change in changes for blob in change.blobs])]
+        cursors = [store_payloads(connection, [blob for change in changes for blob in change.blobs])]
         for name, group in plan(changes):
             cursor = psycopg.RawCursor(connection, row_factory=tuple_row)
             cursor.execute(statement(name), (_parameter(group),))
@@ -173,7 +183,8 @@ def _parameter(changes: Iterable[Change]) -> str:
     return orjson.dumps([change.row(n) for n, change in enumerate(changes)]).decode()
 
 
-def _store(connection: Connection, blobs: Sequence[Blob]) -> psycopg.RawCursor[Any] | None:
+def store_payloads(connection: Connection, blobs: Sequence[Blob]) -> psycopg.RawCursor[Any] | None:
+    """Store large values in the transaction at hand; None when there are none."""
     if not blobs:
         return None
     distinct = sorted({blob.digest: blob for blob in blobs}.values(), key=lambda blob: blob.digest)
