@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from workledger.errors import SchemaError
+from workledger.errors import ConfigurationError, SchemaError
 from workledger.model.clock import Clock
 from workledger.postgres.connection import Connection, connect
 from workledger.postgres.migrate import migrate, pending
@@ -13,6 +14,7 @@ from workledger.postgres.pool import ConnectionPool
 from workledger.settings import Settings, load_settings
 
 if TYPE_CHECKING:
+    from workledger.flows.verify import Check
     from workledger.sdk.ledger import Ledger
     from workledger.sdk.spool import Spool
 
@@ -27,6 +29,8 @@ __all__ = [
     "open_ledger",
     "prepare_schema",
     "resolve_database_url",
+    "verify",
+    "wait_for_consumers",
 ]
 
 
@@ -112,3 +116,40 @@ def _complete_schema(settings: Settings, connection: Connection) -> None:
         return
     names = ", ".join(f"{migration.version:04d}_{migration.name}" for migration in missing)
     raise SchemaError(f"the schema {settings.project!r} lacks {names}; run `workledger migrate`")
+
+
+# -- checking -----------------------------------------------------------------------------------------------------
+
+
+def verify(
+    settings: Settings, *, names: Sequence[str] = (), on_progress: Callable[[str, int], None] | None = None
+) -> Iterator[Check]:
+    """Check the stores against the log: those that are named, or all; see `flows.verify`."""
+    from workledger.flows.verify import DATABASE_CHECKS, check_database, check_metrics
+
+    if "seals" in names:
+        raise ConfigurationError("the log of this project is not sealed; there are no seals to verify", setting="seals")
+    wanted = names or (*DATABASE_CHECKS, "metrics")
+    open_connection(settings).close()  # before anything is checked, the schema has to be the one we know
+    with connect_to(settings, recording=True) as connection:
+        of_database = [name for name in DATABASE_CHECKS if name in wanted]
+        yield from check_database(connection, schema=settings.project, names=of_database, on_progress=on_progress)
+    with connect_to(settings) as connection:
+        if "metrics" in wanted:
+            yield check_metrics(connection)
+
+
+def wait_for_consumers(settings: Settings, *, on_progress: Callable[[str, int], None] | None = None) -> int:
+    """Bring training store and metrics up to the head of the log as it is now, and return that head.
+
+    Does the work itself; where `workledger up` is doing it too, the two share it.
+    """
+    from workledger.flows import log_to_metrics
+    from workledger.flows.log_to_synapse import bring_up_to_date
+
+    with open_connection(settings) as connection:
+        head = bring_up_to_date(connection, schema=settings.project)
+        log_to_metrics.catch_up(connection)
+    if on_progress is not None:
+        on_progress("metrics", head)
+    return head

@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, LiteralString
 
 import psycopg
 from psycopg import Rollback
 
 from workledger.errors import StoreCorrupted
+from workledger.flows.log_to_metrics import verify_metrics
 from workledger.flows.replay import STATE_TABLES, Difference, Unreplayable, compare, replay
 from workledger.model.payload import Blob, unpack_blob
 from workledger.postgres.connection import Connection, translate_errors
@@ -28,6 +30,7 @@ __all__ = [
     "check_database",
     "check_events",
     "check_log",
+    "check_metrics",
     "check_payloads",
     "check_state",
     "one_moment",
@@ -89,7 +92,7 @@ def check_database(
     """
 
     def tell(name: str) -> Progress | None:
-        return None if on_progress is None else lambda done: on_progress(name, done)
+        return None if on_progress is None else partial(on_progress, name)
 
     checks: dict[str, Callable[[], Check]] = {
         "log": lambda: check_log(connection),
@@ -100,6 +103,21 @@ def check_database(
     with one_moment(connection):
         for name in names:
             yield checks[name]()
+
+
+def check_metrics(connection: Connection) -> Check:
+    """The counters that are shown are what the events add up to, as far as they have been counted (promise 11)."""
+    check = Check(name="metrics", promise="counters and histograms equal what the log adds up to")
+    try:
+        report = verify_metrics(connection)
+    except StoreCorrupted as error:
+        check.add(str(error.location), error.message)
+        return check
+    check.counts = {"numbers": report.numbers, "positions counted": report.position}
+    check.lag = report.lag
+    for finding in report.findings:
+        check.add(f"metrics[{finding.series}]", f"is {finding.shown}; the log adds up to {finding.expected}")
+    return check
 
 
 @contextmanager
