@@ -33,6 +33,7 @@ __all__ = [
     "event_partitions",
     "events_page",
     "executions_page",
+    "last_pages",
     "messages_page",
     "newer_workflows",
     "recent_choices",
@@ -169,6 +170,12 @@ def messages_page(connection: Connection, conversation_id: str, *, after_seq: in
 def events_page(connection: Connection, workflow_id: str, *, after: str | None, limit: int) -> list[Event]:
     """The events of a workflow in the order of the log, after one of them (its event id)."""
     return [Event(*row.values()) for row in _fetch(connection, "show_events", (workflow_id, after, limit))]
+
+
+def last_pages(connection: Connection, row: Row, *, executions: int, messages: int, events: int) -> Row:
+    """Where the last pages of these lengths begin, for a `workflow_row`: `execution`, `message`, `event` (or None)."""
+    parameters = (row["workflow_id"], row["conversation_id"], executions, messages, events)
+    return _fetch(connection, "last_pages", parameters)[0]
 
 
 def stored_json(connection: Connection, digests: Iterable[bytes]) -> dict[bytes, str]:

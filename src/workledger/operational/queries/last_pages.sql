@@ -1,0 +1,10 @@
+-- Promise: where the last page of a workflow's executions ($3 long), messages ($4) and events ($5) begins: the row just
+-- before it, or NULL when one page holds all.
+-- Safe under concurrency: one snapshot.
+SELECT (SELECT execution_id FROM task_executions WHERE workflow_id = $1
+        ORDER BY created_at DESC, execution_id DESC OFFSET $3 LIMIT 1) AS execution,
+       (SELECT seq FROM messages WHERE conversation_id = $2 AND removed_at IS NULL
+        ORDER BY seq DESC OFFSET $4 LIMIT 1) AS message,
+       (SELECT e.event_id::text FROM events e LEFT JOIN event_positions p ON p.event_id = e.event_id
+        WHERE e.workflow_id = $1
+        ORDER BY p.position DESC NULLS FIRST, e.event_id DESC OFFSET $5 LIMIT 1) AS event
