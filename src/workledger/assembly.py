@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from workledger.errors import ConfigurationError, SchemaError
 from workledger.model.clock import Clock
@@ -14,17 +17,24 @@ from workledger.postgres.pool import ConnectionPool
 from workledger.settings import Settings, load_settings
 
 if TYPE_CHECKING:
+    from workledger.flows.up import Loop, Step
     from workledger.flows.verify import Check
     from workledger.sdk.ledger import Ledger
     from workledger.sdk.spool import Spool
+    from workledger.synapse.bus import Bus
 
 # What records is imported where it is made: a command that only reads starts in half the time without it.
 # ruff: noqa: PLC0415
 
 __all__ = [
+    "LOOPS",
     "connect_to",
+    "has_bus",
+    "make_loops",
     "make_spool",
+    "metrics_urls",
     "open",
+    "open_bus",
     "open_connection",
     "open_ledger",
     "prepare_schema",
@@ -153,3 +163,119 @@ def wait_for_consumers(settings: Settings, *, on_progress: Callable[[str, int], 
     if on_progress is not None:
         on_progress("metrics", head)
     return head
+
+
+# -- what loops ---------------------------------------------------------------------------------------------------
+
+#: The loops that `make_loops` can make, in the order in which data moves through them.
+LOOPS: Final = ("sequencer", "synapse", "metrics", "influx", "prometheus", "reaper")
+_GAUGES_EVERY_S: Final = 15.0
+
+
+def open_bus(settings: Settings) -> Bus:
+    """The bus of these settings; the caller closes it."""
+    from workledger.flows.log_to_synapse import DatabaseTail
+    from workledger.synapse import urls
+
+    connect_here = partial(connect_to, settings)
+    tail = partial(DatabaseTail, connect=connect_here, schema=settings.project, listen=not settings.pooled)
+    return urls.open_bus(settings.synapse_url, project=settings.project, home=settings.home, log=tail)
+
+
+def has_bus(settings: Settings) -> bool:
+    """Whether there is a bus apart from PostgreSQL."""
+    from workledger.synapse.urls import default_url
+
+    return not (settings.synapse_url or default_url()).startswith("postgres:")
+
+
+def metrics_urls(settings: Settings, scheme: str) -> list[str]:
+    """The addresses in `metrics_url` that begin with a scheme."""
+    return [url for url in map(str.strip, settings.metrics_url.split(",")) if url.startswith(scheme)]
+
+
+def make_loops(
+    settings: Settings, ledger: Ledger, *, announce: Callable[[str, str], None] = lambda _name, _url: None
+) -> list[Loop]:
+    """Every loop that these settings ask for. `announce` hears where a loop that listens can be found."""
+    from workledger.flows.up import Loop
+
+    loops = [Loop(name="sequencer", open=partial(_sequencing, settings), pause_s=0.1)]
+    if has_bus(settings):
+        loops.append(Loop(name="synapse", open=partial(_publishing, settings), pause_s=0.1))
+    loops.append(Loop(name="metrics", open=partial(_counting, settings), pause_s=0.5))
+    loops += [
+        Loop(name="influx", open=partial(_writing_points, settings, url), pause_s=1.0)
+        for url in metrics_urls(settings, "influx+")
+    ]
+    loops += [
+        Loop(name="prometheus", open=partial(_being_scraped, settings, url, announce), pause_s=1.0)
+        for url in metrics_urls(settings, "prometheus:")
+    ]
+    loops.append(Loop(name="reaper", open=partial(_reaping, settings, ledger), pause_s=min(settings.lease_s / 3, 5.0)))
+    return loops
+
+
+@contextmanager
+def _sequencing(settings: Settings) -> Generator[Step]:
+    from workledger.log.reader import head
+    from workledger.log.sequencer import sequence
+
+    with connect_to(settings) as connection:
+        yield lambda: sequence(connection, schema=settings.project) if head(connection)[1] else 0
+
+
+@contextmanager
+def _publishing(settings: Settings) -> Generator[Step]:
+    from workledger.flows.log_to_synapse import Publisher
+
+    with closing(open_bus(settings)) as bus:
+        publisher = Publisher(connect=partial(connect_to, settings), bus=bus, schema=settings.project)
+        with closing(publisher):
+            yield publisher.publish_once
+
+
+@contextmanager
+def _counting(settings: Settings) -> Generator[Step]:
+    from workledger.flows import log_to_metrics
+
+    with connect_to(settings) as connection:
+        yield lambda: log_to_metrics.catch_up(connection)
+
+
+@contextmanager
+def _writing_points(settings: Settings, url: str) -> Generator[Step]:
+    from workledger.flows import log_to_influx
+    from workledger.metrics.influx import InfluxWriter, target_of
+
+    writer = InfluxWriter(target_of(url))
+    next_gauges_s = 0.0
+
+    with connect_to(settings) as connection:
+
+        def step() -> int:
+            nonlocal next_gauges_s
+            if time.monotonic() >= next_gauges_s:
+                log_to_influx.write_gauges(connection, writer, at=datetime.now(UTC))
+                next_gauges_s = time.monotonic() + _GAUGES_EVERY_S
+            return log_to_influx.catch_up(connection, writer, attempts=1)
+
+        yield step
+
+
+@contextmanager
+def _being_scraped(settings: Settings, url: str, announce: Callable[[str, str], None]) -> Generator[Step]:
+    from workledger.metrics.prometheus import address_of, serve
+
+    host, port = address_of(url)
+    with serve(partial(connect_to, settings), host=host, port=port) as server:
+        announce("metrics", server.url)
+        yield lambda: 0
+
+
+@contextmanager
+def _reaping(settings: Settings, ledger: Ledger) -> Generator[Step]:
+    from workledger.flows.reap import reap
+
+    with connect_to(settings) as connection:
+        yield lambda: reap(connection, ledger.recorder, clock=ledger.clock)
