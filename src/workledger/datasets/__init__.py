@@ -1,1 +1,0 @@
-"""Exports made for a trainer."""
