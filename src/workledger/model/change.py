@@ -8,104 +8,16 @@ what one SQL statement makes of it, live and again in a replay. `expected` names
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
-import msgspec
-import orjson
-
 from workledger.errors import InvalidInput
-from workledger.model.ids import check_id, check_name, new_event_id
-from workledger.model.payload import Blob, Packer
+from workledger.model.fact import Change, Failure, Usage, check_time, make_change
+from workledger.model.ids import check_id, check_name
+from workledger.model.payload import Packer
 from workledger.model.status import LEGAL_BEFORE, Kind, Severity
 
 __all__ = ["Change", "Failure", "Usage", "check_time"]
-
-
-class Change(msgspec.Struct, frozen=True, kw_only=True):
-    """One event to be, with the large values it refers to. `payload` is JSON, ready for PostgreSQL."""
-
-    event_id: str
-    event_type: str
-    entity_type: str
-    entity_id: str
-    workflow_id: str | None
-    severity: str
-    created_at: datetime
-    expected: tuple[str, ...] | None
-    payload: bytes
-    blobs: tuple[Blob, ...] = ()
-
-    def row(self, n: int) -> dict[str, Any]:
-        """The change as one record of the JSON parameter that the statements read."""
-        return {
-            "n": n,
-            "event_id": self.event_id,
-            "event_type": self.event_type,
-            "entity_type": self.entity_type,
-            "entity_id": self.entity_id,
-            "workflow_id": self.workflow_id,
-            "severity": self.severity,
-            "created_at": self.created_at,
-            "expected": self.expected,
-            "payload": orjson.Fragment(self.payload),
-        }
-
-
-class Failure(msgspec.Struct, frozen=True, kw_only=True):
-    """Why something failed: the exception's type, its message and its traceback."""
-
-    error_type: str
-    error: str
-    error_traceback: str | None = None
-
-
-class Usage(msgspec.Struct, frozen=True, kw_only=True):
-    """What a model call used: tokens in and out, its cost in US dollars, and the model's name."""
-
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    cost_usd: float | None = None
-    model: str | None = None
-
-
-def check_time(field: str, value: datetime) -> datetime:
-    """Return the instant in UTC; a naive datetime is refused, because it names no instant."""
-    if value.tzinfo is None:
-        raise InvalidInput(
-            f"{field} {value.isoformat()} has no time zone; pass an aware datetime, for example in UTC",
-            field=field,
-            value=value,
-            limit="aware",
-        )
-    return value.astimezone(UTC)
-
-
-def _change(
-    event_type: str,
-    *,
-    entity: tuple[str, str],
-    workflow_id: str | None,
-    at: datetime,
-    payload: Mapping[str, Any],
-    packer: Packer | None = None,
-    severity: Severity = Severity.INFO,
-    event_id: str | None = None,
-) -> Change:
-    at = check_time("at", at)
-    legal = LEGAL_BEFORE.get(event_type)
-    return Change(
-        event_id=event_id or new_event_id(at),
-        event_type=event_type,
-        entity_type=entity[0],
-        entity_id=entity[1],
-        workflow_id=workflow_id,
-        severity=severity,
-        created_at=at,
-        expected=() if legal is None else legal,
-        payload=orjson.dumps({key: value for key, value in payload.items() if value is not None}),
-        blobs=tuple(packer.blobs) if packer else (),
-    )
 
 
 def register_definition(
@@ -116,7 +28,7 @@ def register_definition(
     check_name("version", version, limit=100)
     payload = {"name": name, "version": version, "steps": list(steps), "source_digest": source_digest}
     entity = ("definition", f"{name}@{version}"[:255])
-    return _change("definition.registered", entity=entity, workflow_id=None, at=at, payload=payload)
+    return make_change("definition.registered", entity=entity, workflow_id=None, at=at, payload=payload)
 
 
 def start_workflow(
@@ -154,7 +66,7 @@ def start_workflow(
         "total_steps": total_steps or None,
         "worker_id": worker_id,
     }
-    return _change(
+    return make_change(
         "workflow.created" if pending else "workflow.started",
         entity=("workflow", workflow_id),
         workflow_id=workflow_id,
@@ -363,7 +275,7 @@ def start_conversation(
         "subject": subject and check_name("subject", subject),
         "metadata": packer.json("metadata", dict(metadata)) if metadata else None,
     }
-    return _change(
+    return make_change(
         "conversation.started",
         entity=("conversation", conversation_id),
         workflow_id=workflow_id,
@@ -403,7 +315,7 @@ def add_message(
         "parent_seq": parent_seq,
         **_usage(usage, packer),
     }
-    return _change(
+    return make_change(
         "message.added",
         entity=("conversation", conversation_id),
         workflow_id=workflow_id,
@@ -417,7 +329,7 @@ def remove_messages(
     *, conversation_id: str, seqs: Sequence[int], at: datetime, workflow_id: str | None = None
 ) -> Change:
     """Take messages out of a conversation (pop, clear); they stay in the log and are marked in the state."""
-    return _change(
+    return make_change(
         "message.removed",
         entity=("conversation", check_id("conversation_id", conversation_id)),
         workflow_id=workflow_id,
@@ -468,7 +380,9 @@ def record_feedback(
         if execution_id
         else ("message", check_id("message_id", message_id))
     )
-    return _change("feedback.recorded", entity=entity, workflow_id=workflow_id, at=at, payload=payload, packer=packer)
+    return make_change(
+        "feedback.recorded", entity=entity, workflow_id=workflow_id, at=at, payload=payload, packer=packer
+    )
 
 
 _RESERVED = frozenset({*LEGAL_BEFORE, "definition.registered", "conversation.started", "message.added"}) | {
@@ -501,7 +415,7 @@ def record_event(
             value=event_type,
             limit="not one of the ledger's own types",
         )
-    return _change(
+    return make_change(
         event_type,
         entity=(check_name("entity_type", entity_type, limit=100), check_id("entity_id", entity_id)),
         workflow_id=workflow_id,
@@ -529,16 +443,16 @@ def change_worker(
     payload = {"hostname": hostname, "pid": pid, "version": version, "lease_s": lease_s}
     entity = ("system", check_id("worker_id", worker_id))
     severity = Severity.ERROR if event_type == "worker.lost" else Severity.INFO
-    return _change(event_type, entity=entity, workflow_id=None, at=at, payload=payload, severity=severity)
+    return make_change(event_type, entity=entity, workflow_id=None, at=at, payload=payload, severity=severity)
 
 
 def _workflow(event_type: str, workflow_id: str, **rest: Any) -> Change:
     check_id("workflow_id", workflow_id)
-    return _change(event_type, entity=("workflow", workflow_id), workflow_id=workflow_id, **rest)
+    return make_change(event_type, entity=("workflow", workflow_id), workflow_id=workflow_id, **rest)
 
 
 def _task(event_type: str, execution_id: str, workflow_id: str, **rest: Any) -> Change:
-    return _change(event_type, entity=("task", execution_id), workflow_id=workflow_id, **rest)
+    return make_change(event_type, entity=("task", execution_id), workflow_id=workflow_id, **rest)
 
 
 def _failure(failure: Failure, packer: Packer) -> dict[str, str | None]:

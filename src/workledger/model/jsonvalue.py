@@ -176,7 +176,7 @@ class _Encoder:
     def _set(self, value: set[Any] | frozenset[Any], depth: int) -> Any:
         items = [self.convert(item, depth + 1) for item in value]
         # A set has no order; one is chosen, so that equal sets give equal bytes.
-        items.sort(key=lambda item: orjson.dumps(item))
+        items.sort(key=orjson.dumps)
         return {TAG: "frozenset" if isinstance(value, frozenset) else "set", "value": items}
 
     def _object(self, value: object, depth: int) -> Any:

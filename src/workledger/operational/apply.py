@@ -14,6 +14,7 @@ from psycopg.rows import tuple_row
 
 from workledger.errors import Conflict, InvalidTransition, NotFound, Superseded, WorkflowCancelled, WorkledgerError
 from workledger.model.change import Change
+from workledger.model.ids import month_of
 from workledger.model.payload import Blob
 from workledger.postgres.connection import Connection
 from workledger.postgres.statements import load
@@ -203,9 +204,7 @@ def store_payloads(connection: Connection, blobs: Sequence[Blob]) -> psycopg.Raw
 
 def make_partitions(connection: Connection, changes: Iterable[Change]) -> None:
     """Make the partitions of `events` that these changes fall into (old imports, a skewed clock)."""
-    for at in sorted(
-        {change.created_at.replace(day=1, hour=0, minute=0, second=0, microsecond=0) for change in changes}
-    ):
+    for at in sorted({month_of(change.event_id) for change in changes}):
         connection.execute("SELECT ensure_event_partition(%s)", (at,))
 
 
