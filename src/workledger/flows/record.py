@@ -232,6 +232,8 @@ class Recorder:
     def _attempt_one(self, change: Change) -> Outcome | WorkledgerError:
         try:
             return self._attempt(lambda connection: apply_alone(connection, change), [change])
+        except DatabaseUnavailable:
+            raise  # no verdict on the change: it can be tried again
         except WorkledgerError as error:
             return error
 
