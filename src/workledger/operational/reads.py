@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, TypeVar, cast
+from typing import Any, LiteralString, TypeVar, cast
 
 import psycopg
 from msgspec.structs import replace
@@ -33,6 +33,7 @@ __all__ = [
     "failed_executions",
     "failed_workflows",
     "feedback_of",
+    "fetch_messages",
     "heartbeat",
     "lost_work",
     "messages_of",
@@ -140,9 +141,17 @@ def conversation(connection: Connection, conversation_id: str) -> Conversation:
 def messages_of(
     connection: Connection, conversation_id: str, *, after_seq: int = 0, removed: bool = False, limit: int = 10_000
 ) -> list[Message]:
-    """The messages of a conversation in the order of their seq, as the objects they were recorded as."""
+    """The messages of a conversation, of every branch, in the order of their seq, as the objects they were recorded as.
+
+    `branches.branch` reads one branch, which is what a model was shown.
+    """
+    return fetch_messages(connection, "messages_of", (conversation_id, after_seq, removed, limit))
+
+
+def fetch_messages(connection: Connection, name: LiteralString, parameters: tuple[Any, ...]) -> list[Message]:
+    """The messages that a statement of this package selects, large values included."""
     with translate_errors(), psycopg.RawCursor(connection) as cursor:
-        cursor.execute(load("workledger.operational", "messages_of"), (conversation_id, after_seq, removed, limit))
+        cursor.execute(load("workledger.operational", name), parameters)
         names = [column.name for column in cursor.description or ()]
         rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
     parts = _message_parts(connection, rows)

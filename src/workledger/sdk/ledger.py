@@ -20,7 +20,7 @@ from workledger.model.ids import check_id, new_id
 from workledger.model.payload import Packer
 from workledger.model.records import Feedback, Message, TaskExecution, Workflow
 from workledger.model.status import Severity, Status
-from workledger.operational import reads
+from workledger.operational import branches, reads
 from workledger.operational.apply import Outcome
 from workledger.postgres.connection import Connection
 from workledger.postgres.pool import ConnectionPool
@@ -305,9 +305,9 @@ class Ledger(DecoratorsMixin):
             return reads.executions_of(connection, workflow_id)
 
     def messages(self, conversation_id: str, *, after_seq: int = 0, limit: int = 10_000) -> list[Message]:
-        """The messages of a conversation, in order."""
+        """The messages of a conversation's newest branch, in order; `conversation` gives the others."""
         with self.pool.connection() as connection:
-            return reads.messages_of(connection, conversation_id, after_seq=after_seq, limit=limit)
+            return branches.branch(connection, conversation_id, after_seq=after_seq, limit=limit)
 
     def feedback_of(self, workflow_id: str) -> list[Feedback]:
         """Every judgement of a workflow."""
