@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from workledger.errors import ConfigurationError, SchemaError
+from workledger.errors import ConfigurationError, SchemaError, SynapseUnavailable
 from workledger.model.clock import Clock
 from workledger.postgres.connection import Connection, connect
 from workledger.postgres.migrate import migrate, pending
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from workledger.sdk.ledger import Ledger
     from workledger.sdk.spool import Spool
     from workledger.synapse.bus import Bus
+    from workledger.training.store import LocalStore
 
 # What records is imported where it is made: a command that only reads starts in half the time without it.
 # ruff: noqa: PLC0415
@@ -37,6 +39,7 @@ __all__ = [
     "open_bus",
     "open_connection",
     "open_ledger",
+    "open_training_store",
     "prepare_schema",
     "resolve_database_url",
     "verify",
@@ -150,25 +153,33 @@ def verify(
 
 
 def wait_for_consumers(settings: Settings, *, on_progress: Callable[[str, int], None] | None = None) -> int:
-    """Bring training store and metrics up to the head of the log as it is now, and return that head.
+    """Bring bus, training store and metrics up to the head of the log as it is now, and return that head.
 
     Does the work itself; where `workledger up` is doing it too, the two share it.
     """
     from workledger.flows import log_to_metrics
-    from workledger.flows.log_to_synapse import bring_up_to_date
+    from workledger.flows.log_to_synapse import publish_once
+    from workledger.flows.synapse_to_training import land_once
 
-    with open_connection(settings) as connection:
-        head = bring_up_to_date(connection, schema=settings.project)
+    def tell(done: int, _total: int) -> None:
+        if on_progress is not None:
+            on_progress("training", done)
+
+    with open_connection(settings) as connection, closing(open_bus(settings)) as bus:
+        if has_bus(settings):
+            # Without the bus nothing is lost, only slower: what it does not have is read from the log.
+            with suppress(SynapseUnavailable):
+                publish_once(connection, bus=bus, schema=settings.project)
+        store, rows = open_training_store(settings), settings.shard_rows
+        head = land_once(connection, bus=bus, store=store, schema=settings.project, shard_rows=rows, on_progress=tell)
         log_to_metrics.catch_up(connection)
-    if on_progress is not None:
-        on_progress("metrics", head)
-    return head
+        return head
 
 
 # -- what loops ---------------------------------------------------------------------------------------------------
 
 #: The loops that `make_loops` can make, in the order in which data moves through them.
-LOOPS: Final = ("sequencer", "synapse", "metrics", "influx", "prometheus", "reaper")
+LOOPS: Final = ("sequencer", "synapse", "training", "metrics", "influx", "prometheus", "reaper")
 _GAUGES_EVERY_S: Final = 15.0
 
 
@@ -180,6 +191,13 @@ def open_bus(settings: Settings) -> Bus:
     connect_here = partial(connect_to, settings)
     tail = partial(DatabaseTail, connect=connect_here, schema=settings.project, listen=not settings.pooled)
     return urls.open_bus(settings.synapse_url, project=settings.project, home=settings.home, log=tail)
+
+
+def open_training_store(settings: Settings) -> LocalStore:
+    """The training store of these settings; nothing is made or read yet."""
+    from workledger.training.store import open_store
+
+    return open_store(settings.training_url)
 
 
 def has_bus(settings: Settings) -> bool:
@@ -203,6 +221,7 @@ def make_loops(
     loops = [Loop(name="sequencer", open=partial(_sequencing, settings), pause_s=0.1)]
     if has_bus(settings):
         loops.append(Loop(name="synapse", open=partial(_publishing, settings), pause_s=0.1))
+    loops.append(Loop(name="training", open=partial(_landing, settings), pause_s=0.0))
     loops.append(Loop(name="metrics", open=partial(_counting, settings), pause_s=0.5))
     loops += [
         Loop(name="influx", open=partial(_writing_points, settings, url), pause_s=1.0)
@@ -217,7 +236,7 @@ def make_loops(
 
 
 @contextmanager
-def _sequencing(settings: Settings) -> Generator[Step]:
+def _sequencing(settings: Settings, _stop: threading.Event) -> Generator[Step]:
     from workledger.log.reader import head
     from workledger.log.sequencer import sequence
 
@@ -226,7 +245,7 @@ def _sequencing(settings: Settings) -> Generator[Step]:
 
 
 @contextmanager
-def _publishing(settings: Settings) -> Generator[Step]:
+def _publishing(settings: Settings, _stop: threading.Event) -> Generator[Step]:
     from workledger.flows.log_to_synapse import Publisher
 
     with closing(open_bus(settings)) as bus:
@@ -236,7 +255,28 @@ def _publishing(settings: Settings) -> Generator[Step]:
 
 
 @contextmanager
-def _counting(settings: Settings) -> Generator[Step]:
+def _landing(settings: Settings, stop: threading.Event) -> Generator[Step]:
+    from workledger.flows.synapse_to_training import Landing
+
+    with closing(open_bus(settings)) as bus:
+        landing = Landing(
+            connect=partial(connect_to, settings),
+            bus=bus,
+            store=open_training_store(settings),
+            schema=settings.project,
+            shard_rows=settings.shard_rows,
+            flush_s=settings.flush_s,
+        )
+
+        def run() -> int:
+            landing.run(stop)
+            return 0
+
+        yield run
+
+
+@contextmanager
+def _counting(settings: Settings, _stop: threading.Event) -> Generator[Step]:
     from workledger.flows import log_to_metrics
 
     with connect_to(settings) as connection:
@@ -244,7 +284,7 @@ def _counting(settings: Settings) -> Generator[Step]:
 
 
 @contextmanager
-def _writing_points(settings: Settings, url: str) -> Generator[Step]:
+def _writing_points(settings: Settings, url: str, _stop: threading.Event) -> Generator[Step]:
     from workledger.flows import log_to_influx
     from workledger.metrics.influx import InfluxWriter, target_of
 
@@ -264,7 +304,9 @@ def _writing_points(settings: Settings, url: str) -> Generator[Step]:
 
 
 @contextmanager
-def _being_scraped(settings: Settings, url: str, announce: Callable[[str, str], None]) -> Generator[Step]:
+def _being_scraped(
+    settings: Settings, url: str, announce: Callable[[str, str], None], _stop: threading.Event
+) -> Generator[Step]:
     from workledger.metrics.prometheus import address_of, serve
 
     host, port = address_of(url)
@@ -274,7 +316,7 @@ def _being_scraped(settings: Settings, url: str, announce: Callable[[str, str], 
 
 
 @contextmanager
-def _reaping(settings: Settings, ledger: Ledger) -> Generator[Step]:
+def _reaping(settings: Settings, ledger: Ledger, _stop: threading.Event) -> Generator[Step]:
     from workledger.flows.reap import reap
 
     with connect_to(settings) as connection:

@@ -168,7 +168,9 @@ def _dashboard_loops(settings: Settings, ledger: Ledger, announce: Callable[[str
 
 
 @contextmanager
-def _serving(settings: Settings, ledger: Ledger, announce: Callable[[str, str], None]) -> Generator[Step]:
+def _serving(
+    settings: Settings, ledger: Ledger, announce: Callable[[str, str], None], _stop: threading.Event
+) -> Generator[Step]:
     # Command line and server are siblings, and siblings never import each other; it is found by its name, as an
     # extra is.
     app: Any = importlib.import_module("workledger.server.app")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from workledger.cli._help import examples
+from workledger.cli._lineage import TrainingLines, positions_text, training_lines
 from workledger.cli._output import print_json, print_lines, print_table, styled, to_plain
 from workledger.cli._session import session_of
 from workledger.cli._text import clip, count, duration, first_line, printable, when
@@ -17,6 +18,7 @@ from workledger.errors import NotFound
 if TYPE_CHECKING:
     from workledger.model.records import Event, Feedback, Message, TaskExecution, Workflow
     from workledger.postgres.connection import Connection
+    from workledger.settings import Settings
 
 __all__ = ["add_to"]
 
@@ -45,7 +47,7 @@ class _Whole:
     messages: list[Message]
     feedback: list[Feedback]
     events: list[Event]
-    training: list[dict[str, Any]]
+    training: list[TrainingLines]
 
 
 def show(
@@ -63,9 +65,10 @@ def show(
     """
     from workledger.operational import reads
 
-    with session_of(context).connection() as connection:
+    session = session_of(context)
+    with session.connection() as connection:
         try:
-            found = _gather(connection, entity_id)
+            found = _gather(connection, session.settings, entity_id)
         except NotFound:
             execution = _execution(connection, entity_id)
             events = [event for event in _events(connection, execution.workflow_id) if event.entity_id == entity_id]
@@ -78,20 +81,28 @@ def show(
         _print(found, full=full)
 
 
-def _gather(connection: Connection, workflow_id: str) -> _Whole:
+def _gather(connection: Connection, settings: Settings, workflow_id: str) -> _Whole:
     from workledger.operational import reads
 
     workflow = reads.workflow(connection, workflow_id)
     conversation_id = workflow.conversation_id
     events = _events(connection, workflow_id)
+    executions = reads.executions_of(connection, workflow_id)
     return _Whole(
         workflow=workflow,
-        executions=reads.executions_of(connection, workflow_id),
+        executions=executions,
         messages=[] if conversation_id is None else reads.messages_of(connection, conversation_id),
         feedback=reads.feedback_of(connection, workflow_id),
         events=events,
-        training=[],
+        training=_lines(settings, events, executions),
     )
+
+
+def _lines(settings: Settings, events: list[Event], executions: list[TaskExecution]) -> list[TrainingLines]:
+    from workledger.assembly import open_training_store
+
+    kinds = {execution.execution_id: execution.kind for execution in executions}
+    return training_lines(open_training_store(settings), events, kinds=kinds)
 
 
 def _execution(connection: Connection, entity_id: str) -> TaskExecution:
@@ -262,12 +273,11 @@ def _event_summary(events: list[Event]) -> None:
     print_lines("  " + ", ".join(f"{number} {printable(name)}" for name, number in types.items()))
 
 
-def _training(lines: list[dict[str, Any]]) -> None:
+def _training(lines: list[TrainingLines]) -> None:
     if lines:
-        _title("training lines")
-        print_table(
-            ("RECORDS", "SHARD", "POSITIONS"), [(line["records"], line["shard"], line["positions"]) for line in lines]
-        )
+        _title("training lines, by the position of the event that made them")
+        rows = [(one.records, file, clip(positions_text(one.positions), 60)) for one in lines for file in one.files]
+        print_table(("RECORDS", "FILE", "POSITIONS"), rows)
 
 
 def _value(value: object, *, full: bool) -> str | None:

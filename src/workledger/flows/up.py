@@ -28,10 +28,13 @@ _MAX_PAUSE_S: Final = 15.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loop:
-    """One thing that goes on for ever. `open` gives the step and what it needs, and lets go of it at the end."""
+    """One thing that goes on for ever. `open` gives the step and what it needs, and lets go of it at the end.
+
+    It is given the event that is set when the loop has to end, for steps that last.
+    """
 
     name: str
-    open: Callable[[], AbstractContextManager[Step]]
+    open: Callable[[threading.Event], AbstractContextManager[Step]]
     pause_s: float = 0.2
 
 
@@ -87,7 +90,7 @@ class Supervisor:
     def _run(self, loop: Loop, state: _State) -> None:
         while not self._stop.is_set():
             try:
-                with loop.open() as step:
+                with loop.open(self._stop) as step:
                     self._step_on(loop, step, state)
             except Exception as error:  # noqa: BLE001  whatever a loop dies of, the others and its next try go on
                 _note_failure(loop, state, error)
