@@ -64,15 +64,20 @@ class LogLines:
         """
         wanted = min(limit, self._page_rows)
         rows = self._page(after, after + wanted)
+        lines = self._within_page(rows)
+        self._page_rows = len(lines) if len(lines) < len(rows) else max(self._page_rows, wanted * 4)
+        return lines
+
+    def _within_page(self, rows: list[Any]) -> list[Line]:
+        """Give the rows up to a page of bytes, with the long ones fetched."""
         lines: list[Line] = []
         size_bytes = 0
-        for position, event_type, data in rows:
-            line = self._long_line(position) if data is None else data
-            lines.append((position, event_type, line))
-            size_bytes += len(line)
+        for row in rows:
+            line = row if row[2] is not None else (row[0], row[1], self._long_line(row[0]))
+            lines.append(line)
+            size_bytes += len(line[2])
             if size_bytes > PAGE_BYTES:
                 break
-        self._page_rows = len(lines) if len(lines) < len(rows) else max(self._page_rows, wanted * 4)
         return lines
 
     def iterate(self, *, after: int, upto: int, page: int) -> Iterator[list[Line]]:

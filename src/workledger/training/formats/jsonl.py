@@ -1,0 +1,33 @@
+"""JSON Lines: each record one JSON object and a newline, in UTF-8. The truth, of which other formats are copies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from workledger.training.formats._format import FormatWriter, Sink
+from workledger.training.records import RecordSchema
+
+__all__ = ["Jsonl"]
+
+
+class Jsonl:
+    """Lines as they are."""
+
+    name = "jsonl"
+
+    def open(self, sink: Sink, schema: RecordSchema) -> FormatWriter:
+        """Begin a file; it has no head."""
+        del schema
+        return _Writer(sink)
+
+
+class _Writer:
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+
+    def write(self, lines: Sequence[bytes]) -> None:
+        if lines:
+            self._sink.write(b"\n".join([*lines, b""]))
+
+    def close(self) -> None:
+        """Nothing belongs at the end."""
