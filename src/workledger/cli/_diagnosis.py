@@ -85,7 +85,7 @@ def _without_password(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     value = re.sub(r"(//[^/@\s:]*:)[^@/\s]+(?=@)", r"\1***", value)
-    return re.sub(r"((?:password|token)=)[^\s&]+", r"\1***", value)
+    return re.sub(r"((?:password|token)=)[^\s&,]+", r"\1***", value)
 
 
 def diagnose(settings: Settings) -> Iterator[Finding]:
