@@ -15,7 +15,7 @@ import psycopg
 import zstandard
 
 from workledger.errors import NotFound, StoreCorrupted
-from workledger.model.jsonvalue import escape_text, unescape_text
+from workledger.model.jsonvalue import unescape_text
 from workledger.model.records import Event, Workflow, from_row
 from workledger.operational.reads import Cursor
 from workledger.postgres.connection import Connection, translate_errors
@@ -109,10 +109,10 @@ def newer_workflows(
 
 
 def search_pattern(text: str | None) -> str | None:
-    """The ILIKE pattern that finds a text anywhere, as it is stored."""
+    """The ILIKE pattern that finds a text anywhere; the text as it is stored (`model.jsonvalue.escape_text`)."""
     if not text:
         return None
-    literal = escape_text(text).replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    literal = text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
     return f"%{literal}%"
 
 

@@ -22,15 +22,18 @@ FOLD_CHARS: Final = 400
 SEEN_CHARS: Final = 96
 
 
-def laid_out(text: str) -> Markup:
-    """JSON text (as it is stored) as HTML. A text of its own is shown as text, not as a JSON string."""
+def laid_out(text: str, *, is_open: bool = False) -> Markup:
+    """JSON text (as it is stored) as HTML. A text of its own is shown as text, not as a JSON string.
+
+    Long strings are folded, unless `is_open`.
+    """
     try:
         value = msgspec.json.decode(text)
     except msgspec.DecodeError:  # a number beyond what Python reads: shown as it is stored
         value = text
     if isinstance(value, str):
         return Markup('<div class="text" dir="auto">%s</div>') % visible(unescape_text(value))
-    printer = _Printer()
+    printer = _Printer(is_open=is_open)
     printer.value(value, 0)
     return Markup('<div class="json">%s</div>') % printer.html()
 
@@ -44,7 +47,8 @@ def one_line(text: str, *, chars: int = 120) -> str:
 class _Printer:
     """One walk over one value."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_open: bool) -> None:
+        self._fold = Markup('<details class="fold" open>') if is_open else Markup('<details class="fold">')
         self._out: list[Markup] = []
 
     def html(self) -> Markup:
@@ -92,7 +96,8 @@ class _Printer:
             return
         seen = text[:SEEN_CHARS].replace("\n", " ")
         self._out.append(
-            Markup('<details class="fold"><summary><span class="s">"%s…"</span> <span class="size">%s</span></summary>')
+            self._fold
+            + Markup('<summary><span class="s">"%s…"</span> <span class="size">%s</span></summary>')
             % (visible(seen), size(len(text.encode("utf-8", "surrogatepass"))))
             + Markup('<div class="text" dir="auto">%s</div></details>') % visible(text)
         )

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from workledger.errors import InvalidInput, NotFound, Unavailable
 from workledger.log import consumers, reader
+from workledger.model.jsonvalue import escape_text
 from workledger.model.records import Workflow
 from workledger.operational import overview, reads
 from workledger.operational.overview import Row
@@ -190,13 +191,13 @@ def _page(
 
 
 def _narrowed(filters: Filters) -> dict[str, str | None]:
-    """The filters other than the status."""
+    """The filters other than the status. Errors are searched as they are stored."""
     return {
         "name": filters.name,
         "workflow_type": filters.type,
         "tag": filters.tag,
         "subject": filters.subject,
-        "search": filters.q,
+        "search": filters.q and escape_text(filters.q),
     }
 
 

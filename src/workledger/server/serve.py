@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import signal
 import socket
 import threading
+from typing import Any
 from urllib.parse import urlsplit
 
 import uvicorn
@@ -82,13 +84,16 @@ class DashboardServer:
 
 
 def serve(source: Ledger | ConnectionPool, url: str = "http://127.0.0.1:8321", *, token: str | None = None) -> None:
-    """Serve the dashboard at a URL until the process is told to stop (SIGINT, SIGTERM)."""
+    """Serve the dashboard at a URL until the process is told to stop (SIGINT, SIGTERM). For the main thread."""
     host, port = read_url(url)
-    app = create_app(source, token=token)
-    server = DashboardServer(app, host, port)
-    listening = _listen(host, port)
-    logger.info("dashboard.started url=%s", server.url)
-    uvicorn.Server(_quiet(app)).run([listening])
+    told = threading.Event()
+    before = {number: signal.signal(number, lambda *_: told.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with DashboardServer(create_app(source, token=token), host, port):
+            told.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def read_url(url: str) -> tuple[str, int]:
@@ -117,17 +122,24 @@ def is_loopback(host: str) -> bool:
 
 def _listen(host: str, port: int) -> socket.socket:
     try:
-        address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listening = socket.socket(address[0], address[1])
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(address[4])
-        listening.listen(128)
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return _bound(socket.socket(family, kind), address)
     except OSError as error:
         raise ConfigurationError(
             f"the dashboard cannot listen on {host}:{port}: {error.strerror or error}. Choose another dashboard_url",
             setting="dashboard_url",
             value=f"http://{host}:{port}",
         ) from error
+
+
+def _bound(listening: socket.socket, address: Any) -> socket.socket:
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.listen(128)
+    except OSError:
+        listening.close()
+        raise
     return listening
 
 
