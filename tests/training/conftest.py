@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from training.journal import SCHEMA, Journal
 
+from training.journal import SCHEMA, Journal
 from workledger.flows.log_to_synapse import DatabaseTail
 from workledger.flows.synapse_to_training import land_once
 from workledger.synapse.postgres import PostgresBus

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import zstandard
-from training.journal import Journal
 
+from training.journal import Journal
 from workledger.training.log_lines import LogLines
 from workledger.training.records import SCHEMAS, ColumnType, RecordType
 from workledger.training.store import LocalStore

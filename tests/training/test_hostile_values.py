@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-import pandas
-import polars
+import pandas as pd
+import polars as pl
 import pytest
+
 from training.journal import Journal
 from training.reading import assert_agrees_with_sql, records
-
 from workledger.model import change
 from workledger.model.jsonvalue import decode
 from workledger.model.status import Kind
@@ -148,11 +148,11 @@ def test_duckdb_reads_jsonl_and_csv_alike(landed: LocalStore) -> None:
 
 def test_pandas_and_polars_read_every_line(landed: LocalStore) -> None:
     path = shard(landed, RecordType.TOOL_EXECUTIONS, "csv")
-    assert list(pandas.read_csv(path, keep_default_na=False, na_values=[""])["task_name"]) == list(VALUES)
-    frame = polars.read_csv(path, infer_schema=False)
+    assert list(pd.read_csv(path, keep_default_na=False, na_values=[""])["task_name"]) == list(VALUES)
+    frame = pl.read_csv(path, infer_schema=False)
     assert frame["task_name"].to_list() == list(VALUES)
     events = shard(landed, RecordType.EVENTS, "csv")
-    assert len(pandas.read_csv(events)) == len(records(landed, RecordType.EVENTS))
+    assert len(pd.read_csv(events)) == len(records(landed, RecordType.EVENTS))
 
 
 def test_null_and_empty_text_stay_apart_in_csv(journal: Journal, land: Land, store: LocalStore) -> None:

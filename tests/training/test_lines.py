@@ -7,9 +7,9 @@ import random
 from collections.abc import Callable
 
 import pytest
+
 from training.journal import Journal
 from training.reading import assert_agrees_with_sql, derived, records
-
 from workledger.errors import StoreCorrupted
 from workledger.model import change
 from workledger.model.status import Kind
@@ -179,9 +179,9 @@ def test_large_values_stand_in_lines_in_full(journal: Journal, land: Land, store
     assert_agrees_with_sql(journal, store)
     assert records(store, RecordType.WORKFLOWS)[0]["input_data"] == prompt
     assert records(store, RecordType.TOOL_EXECUTIONS)[0]["output_data"] == ["x" * 20_000]
-    event = [line for line in records(store, RecordType.EVENTS) if line["event_type"] == "cache.hit"][0]
+    event = next(line for line in records(store, RecordType.EVENTS) if line["event_type"] == "cache.hit")
     assert event["payload"] == {"big": prompt, "message": prompt, "small": 1}
-    message = [line for line in records(store, RecordType.EVENTS) if line["event_type"] == "message.added"][0]
+    message = next(line for line in records(store, RecordType.EVENTS) if line["event_type"] == "message.added")
     assert message["payload"]["message"]["content"] == "long " * 2000
 
 

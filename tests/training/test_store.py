@@ -13,10 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from support import wait_until
 from training.journal import Journal
 from training.reading import lines, records, tree
-
 from workledger.errors import ConfigurationError, SchemaError, StoreCorrupted, Unavailable
 from workledger.training.manifest import tiled
 from workledger.training.records import RecordType
