@@ -163,7 +163,7 @@ def test_events_without_a_position_come_last_and_keep_their_place(own_ledger, se
     with own_ledger.pool.connection() as connection:
         sequence_batch(connection, schema="workledger", limit=4)
     first = dashboard.api("/workflows/w/events?limit=5")
-    assert [event["position"] for event in first["items"]] == [1, 2, 3, 4, None] or first["items"][0]["position"] == 2
+    assert [event["position"] for event in first["items"]] == [2, 3, 4, None, None]
     with own_ledger.pool.connection() as connection:
         sequence_batch(connection, schema="workledger", limit=100)
     second = dashboard.api(f"/workflows/w/events?limit=5&after={first['next']}")

@@ -87,7 +87,11 @@ def serve(source: Ledger | ConnectionPool, url: str = "http://127.0.0.1:8321", *
     """Serve the dashboard at a URL until the process is told to stop (SIGINT, SIGTERM). For the main thread."""
     host, port = read_url(url)
     told = threading.Event()
-    before = {number: signal.signal(number, lambda *_: told.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def tell(_number: int, _frame: object) -> None:
+        told.set()
+
+    before = {number: signal.signal(number, tell) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with DashboardServer(create_app(source, token=token), host, port):
             told.wait()
