@@ -23,7 +23,17 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-__all__ = ["STATUS_STYLE", "note", "print_json", "print_lines", "print_table", "progress", "styled", "to_plain"]
+__all__ = [
+    "STATUS_STYLE",
+    "note",
+    "print_json",
+    "print_lines",
+    "print_table",
+    "print_text",
+    "progress",
+    "styled",
+    "to_plain",
+]
 
 STATUS_STYLE: Final[Mapping[str, str]] = {
     "pending": "dim",
@@ -58,6 +68,11 @@ def print_lines(*lines: Any) -> None:
         _print(line if _is_text(line) else styled(line))
 
 
+def print_text(text: str) -> None:
+    """Print text as it is, whatever its length."""
+    _write(text if text.endswith("\n") else text + "\n")
+
+
 def styled(value: object, style: str = "") -> Text:
     """Recorded text as something that can be printed safely; None is nothing."""
     from rich.text import Text
@@ -85,8 +100,10 @@ def _print(content: Any) -> None:
 def _console() -> Console:
     from rich.console import Console
 
-    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else _PIPED_WIDTH
-    return Console(highlight=False, markup=False, emoji=False, width=width, soft_wrap=False)
+    width = None if sys.stdout.isatty() else _PIPED_WIDTH
+    # Without colour there is no other ornament either: https://no-color.org
+    colours = None if os.environ.get("NO_COLOR") else "auto"
+    return Console(highlight=False, markup=False, emoji=False, width=width, color_system=colours)
 
 
 def _write(text: str) -> None:

@@ -8,7 +8,7 @@ import typer
 
 from workledger.cli._exits import FAILED
 from workledger.cli._help import examples
-from workledger.cli._output import note, print_json, print_lines
+from workledger.cli._output import note, print_json, print_lines, print_text
 from workledger.cli._session import session_of
 from workledger.cli._text import count
 
@@ -41,7 +41,7 @@ def migrate(
 
     settings = session_of(context).settings
     if sql:
-        print_lines(migrations.script(schema=settings.project, after=after).rstrip())
+        print_text(migrations.script(schema=settings.project, after=after))
         return
     with connect_to(settings) as connection:
         missing = migrations.pending(connection)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -11,8 +12,9 @@ import typer
 from workledger.cli._exits import FAILED
 from workledger.cli._help import examples
 from workledger.cli._output import note, print_json, print_lines, progress
-from workledger.cli._session import session_of
+from workledger.cli._session import Session, session_of
 from workledger.cli._text import count
+from workledger.errors import InvalidInput
 
 if TYPE_CHECKING:
     from workledger.flows.import_lines import ImportReport
@@ -41,6 +43,13 @@ def add_to(app: typer.Typer) -> None:
         ),
     )(import_tau_bench)
     app.add_typer(imports)
+    app.command(
+        epilog=examples(
+            "workledger export --to out",
+            "workledger export --format csv --to out",
+            "workledger export --format chat --min-score 1 --to chat.jsonl",
+        )
+    )(export)
 
 
 def import_tau_bench(
@@ -111,3 +120,80 @@ def _document(report: ImportReport, took_s: float) -> dict[str, Any]:
         "recorded": report.recorded,
         "took_s": round(took_s, 3),
     }
+
+
+class ExportFormat(StrEnum):
+    """What an export is made of."""
+
+    JSONL = "jsonl"
+    CSV = "csv"
+    CHAT = "chat"
+
+
+def export(
+    context: typer.Context,
+    *,
+    file_format: Annotated[
+        ExportFormat, typer.Option("--format", help="Records as they were landed, or conversations as chat examples.")
+    ] = ExportFormat.JSONL,
+    to: Annotated[Path, typer.Option(metavar="PATH", help="The folder to write to; for chat also a file.")] = Path(
+        "export"
+    ),
+    min_score: Annotated[
+        float | None, typer.Option(metavar="SCORE", help="With chat: only conversations of workflows scored so high.")
+    ] = None,
+    wait: Annotated[bool, typer.Option(help="First let the training store catch up with the log.")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Write what was recorded into files for whoever trains.
+
+    As jsonl or csv: one file for each record type (events, tasks, tool_executions, workflows), joined from the shards
+    of the training store and compared with its manifest. As chat: one example a line with `messages`, and `tools`
+    where there are any, as chat fine-tuning takes them; conversations that cannot be an example are counted with the
+    reason. A file takes its name when it is whole, and replaces what was there.
+    """
+    from workledger.assembly import wait_for_consumers
+
+    session = session_of(context)
+    if min_score is not None and file_format is not ExportFormat.CHAT:
+        raise InvalidInput("--min-score goes with --format chat", field="min_score", value=min_score, limit="chat")
+    if file_format is ExportFormat.CHAT:
+        _export_chat(session, to, min_score=min_score, as_json=as_json)
+        return
+    if wait:
+        with progress("landing", quiet=as_json) as tell:
+            wait_for_consumers(session.settings, on_progress=lambda _name, done: tell(done))
+    _export_records(session, to, file_format, as_json=as_json)
+
+
+def _export_records(session: Session, folder: Path, file_format: str, *, as_json: bool) -> None:
+    from workledger.assembly import open_training_store
+    from workledger.flows.export import export_records
+
+    store = open_training_store(session.settings)
+    with progress("exporting", quiet=as_json) as tell:
+        done = export_records(store, folder, file_format=file_format, on_progress=lambda rows, _total: tell(rows))
+    if as_json:
+        files = {record_type: str(path) for record_type, path in done.files.items()}
+        print_json({"position": done.position, "rows": done.rows, "files": files})
+        return
+    for record_type, path in done.files.items():
+        print_lines(f"{count(done.rows[record_type], 'line')} in {path}")
+    print_lines(f"Everything up to position {done.position:,}.")
+
+
+def _export_chat(session: Session, to: Path, *, min_score: float | None, as_json: bool) -> None:
+    from workledger.flows.export import export_chat
+
+    file = to if to.suffix else to / "chat.jsonl"
+    with session.connection() as connection, progress("exporting", quiet=as_json) as tell:
+        done = export_chat(connection, file, min_score=min_score, on_progress=lambda rows, _total: tell(rows))
+    if as_json:
+        left_out = done.left_out
+        print_json({"file": str(file), "written": done.written, "repaired": done.repaired, "left_out": left_out})
+        return
+    print_lines(f"{count(done.written, 'example')} in {file}.")
+    for reason, number in sorted(done.left_out.items(), key=lambda one: -one[1]):
+        print_lines(f"Left out {number:,}: {reason}.")
+    if done.repaired:
+        print_lines(f"In {count(done.repaired, 'example')}, half a character was replaced by U+FFFD.")
