@@ -38,6 +38,10 @@ class Format(Protocol):
         """What URLs and manifests call it; also the suffix of its files."""
         ...
 
+    def head(self, schema: RecordSchema) -> bytes:
+        """Give what every file begins with, so that files can be joined; nothing for many formats."""
+        ...
+
     def open(self, sink: Sink, schema: RecordSchema) -> FormatWriter:
         """Begin a file."""
         ...

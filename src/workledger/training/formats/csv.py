@@ -28,9 +28,13 @@ class Csv:
 
     name = "csv"
 
+    def head(self, schema: RecordSchema) -> bytes:
+        """Give the names of the columns."""
+        return ",".join(column.name for column in schema.columns).encode() + b"\r\n"
+
     def open(self, sink: Sink, schema: RecordSchema) -> FormatWriter:
         """Begin a file with the names of the columns."""
-        sink.write(",".join(column.name for column in schema.columns).encode() + b"\r\n")
+        sink.write(self.head(schema))
         return _Writer(sink, schema)
 
 

@@ -15,6 +15,11 @@ class Jsonl:
 
     name = "jsonl"
 
+    def head(self, schema: RecordSchema) -> bytes:
+        """Give nothing: a file begins with its first line."""
+        del schema
+        return b""
+
     def open(self, sink: Sink, schema: RecordSchema) -> FormatWriter:
         """Begin a file; it has no head."""
         del schema

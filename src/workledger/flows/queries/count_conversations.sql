@@ -1,0 +1,3 @@
+-- Promise: how many conversations there are.
+-- Safe under concurrency: one snapshot.
+SELECT count(*) FROM conversations
