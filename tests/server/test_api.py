@@ -281,6 +281,44 @@ def test_the_training_store_and_metrics_are_shown_when_they_are_given(own_ledger
     assert serve_app(own_ledger).get("/metrics").status == 404
 
 
+def test_the_shards_of_a_real_training_store_are_counted(own_ledger, serve_app, tmp_path) -> None:
+    from workledger.server.sources import training_facts
+    from workledger.training.records import RecordType
+    from workledger.training.store import open_store
+
+    store = open_store(f"file:{tmp_path}/training?format=jsonl")
+    dashboard = serve_app(own_ledger, training=training_facts(store))
+    assert dashboard.api("/health")["training"] == {"location": store.name, "position": 0, "shards": []}
+    with store.writing() as writer:
+        writer.write(RecordType.TASKS, [b'{"position": 3}\n'])
+        writer.commit(last=7, last_event_id="01a20c66-f5c0-780f-8739-bd4e8f6d6ed5")
+    training = dashboard.api("/health")["training"]
+    assert training["position"] == 7
+    assert ("tasks", "jsonl", 1, 1) in [
+        (shard["record_type"], shard["format"], shard["shards"], shard["rows"]) for shard in training["shards"]
+    ]
+
+
+def test_a_training_store_that_cannot_be_read_is_a_reason_and_no_failure(own_ledger, serve_app) -> None:
+    from workledger.errors import StoreCorrupted
+
+    def broken() -> None:
+        raise StoreCorrupted("a gap after position 9", location="_manifest")
+
+    health = serve_app(own_ledger, training=broken).api("/health")
+    assert (health["training"], health["status"]) == (None, "attention")
+    assert health["reasons"] == ["the training store cannot be read: a gap after position 9"]
+
+
+def test_the_metrics_page_is_the_one_of_the_metrics(own_ledger, serve_app) -> None:
+    from workledger.server.sources import metrics_page
+
+    answer = serve_app(own_ledger, metrics=metrics_page(own_ledger.pool)).get("/metrics")
+    assert answer.status == 200
+    assert "workledger_up 1" in answer.text
+    assert answer.headers["content-type"].startswith("text/plain")
+
+
 def test_the_api_describes_itself(dashboard: Dashboard) -> None:
     described = dashboard.api("/openapi.json")
     assert set(described["paths"]) == {

@@ -27,6 +27,7 @@ def judge(
     consumers: Sequence[Consumer],
     workers: Sequence[WorkerState],
     training: TrainingFacts | None,
+    training_fault: str | None,
     database: DatabaseFacts,
     partitions: Sequence[EventPartition],
 ) -> Health:
@@ -35,6 +36,7 @@ def judge(
         *_about_log(unsequenced),
         *(reason for consumer in consumers for reason in _about_consumer(consumer, now=database.now)),
         *_about_workers(workers, now=database.now),
+        *([f"the training store cannot be read: {training_fault}"] if training_fault else []),
     )
     return Health(
         status="attention" if reasons else "ok",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from workledger.errors import InvalidInput, NotFound, Unavailable
+from workledger.errors import InvalidInput, NotFound, Unavailable, WorkledgerError
 from workledger.log import consumers, reader
 from workledger.model.jsonvalue import escape_text
 from workledger.model.records import Workflow
@@ -129,7 +129,7 @@ class Reader:
 
     def health(self) -> Health:
         """How the ledger is."""
-        training = self._training() if self._training is not None else None
+        training, fault = self._landed()
         with self._snapshot() as connection:
             head, unsequenced = reader.head(connection)
             return health.judge(
@@ -138,9 +138,17 @@ class Reader:
                 consumers=consumers.consumers(connection),
                 workers=overview.worker_states(connection, limit=_WORKERS),
                 training=training,
+                training_fault=fault,
                 database=overview.database_facts(connection),
                 partitions=overview.event_partitions(connection),
             )
+
+    def _landed(self) -> tuple[TrainingFacts | None, str | None]:
+        """The training store, or why it cannot be read; the rest of the page does not depend on it."""
+        try:
+            return (None if self._training is None else self._training()), None
+        except (WorkledgerError, OSError) as error:
+            return None, str(error)
 
     @contextmanager
     def _snapshot(self) -> Generator[Connection]:
