@@ -1,0 +1,412 @@
+"""Verifying seals: is the log what was sealed, and where is it not?
+
+Every event of a sealed range is hashed again and compared with the digest that was sealed, so that an alteration is
+located to the event; the digests are checked against the root of their seal, the seals against each other, the
+signatures against the keys, and all of it against checkpoints that were kept elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Final, Self
+
+import psycopg
+
+from workledger.errors import InvalidInput
+from workledger.log import digests, seal
+from workledger.log.digests import SealedEvent
+from workledger.log.merkle import HASH_BYTES, Peaks, tree_root
+from workledger.log.seal import Seal
+from workledger.log.seal_keys import endorsement_text, listed_keys
+from workledger.log.seal_notes import Checkpoint, SealKey, SignedNote, parse_checkpoint, parse_note
+from workledger.model.findings import Finding
+from workledger.postgres.connection import Connection, translate_errors
+from workledger.postgres.statements import load
+
+__all__ = ["SealReport", "verify_seals"]
+
+#: So many faults are named; all are counted.
+SHOWN: Final = 1000
+_CHUNK: Final = 16_384
+_TRIED: Final = 64
+
+
+@dataclass(slots=True, kw_only=True)
+class SealReport:
+    """What `verify_seals` looked at, and what it found. `unsealed` positions wait for a seal, which is no fault."""
+
+    seals: int = 0
+    signed: int = 0
+    events: int = 0
+    unsealed: int = 0
+    erased: int = 0
+    checkpoints: int = 0
+    trusted_keys: int = 0
+    findings: list[Finding] = field(default_factory=list[Finding])
+    finding_count: int = 0
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing was found."""
+        return not self.finding_count
+
+    def add(self, kind: str, location: str, message: str) -> None:
+        """Add a finding; of many, the first are kept."""
+        self.finding_count += 1
+        if len(self.findings) < SHOWN:
+            self.findings.append(Finding(kind=kind, location=location, message=message))
+
+
+def verify_seals(
+    connection: Connection,
+    *,
+    keys: Sequence[SealKey] = (),
+    checkpoints: Mapping[str, str] | None = None,
+    helpers: Sequence[Connection] = (),
+    thorough: bool = False,
+    on_progress: Callable[[int], None] | None = None,
+) -> SealReport:
+    """Check everything that is sealed; memory does not grow with the log.
+
+    `keys` are those to trust (and the ones they endorsed); without any, those that the database lists are believed.
+    `checkpoints` are signed notes by the name of where they were kept. `helpers` are more connections to the same
+    schema, over which PostgreSQL hashes on several cores. `thorough` hashes here instead: slower, but the server
+    then only hands over columns. `on_progress` hears how many events have been checked.
+    """
+    report = SealReport()
+    trust = _Trust(connection, keys, report)
+    chain = _Chain(report, trust, _read_checkpoints(checkpoints or {}, trust, report))
+    with _Reader(connection, helpers, thorough=thorough) as reader:
+        for chunk, leaves in reader.read(_chunks(seal.iterate(connection), chain)):
+            _compare(connection, chunk, leaves, report)
+            report.events += sum(one.size for one in chunk)
+            if on_progress is not None:
+                on_progress(report.events)
+    chain.finish()
+    _check_surroundings(connection, report, last_position=chain.last_position)
+    return report
+
+
+# -- seals and each other ---------------------------------------------------------------------------------------
+
+
+class _Chain:
+    """What each seal says about itself and about the one before."""
+
+    def __init__(self, report: SealReport, trust: _Trust, checkpoints: dict[int, list[_Kept]]) -> None:
+        self._report = report
+        self._trust = trust
+        self._checkpoints = checkpoints
+        self._before: Seal | None = None
+        self._peaks = Peaks()
+        self.last_position = 0
+
+    def check(self, one: Seal) -> None:
+        """Check a seal, the next one in order."""
+        self._report.seals += 1
+        self._check_link(one)
+        self._check_itself(one)
+        self._check_tree(one)
+        self._trust.check(one, after_signed=self._before is not None and self._before.key_id is not None)
+        self._before, self.last_position = one, one.last_position
+
+    def finish(self) -> None:
+        """Check what can only be said at the end."""
+        if self._before is not None:
+            self._trust.check_newest(self._before)
+        for kept in (kept for size in self._checkpoints for kept in self._checkpoints[size]):
+            self._report.add(
+                "checkpoint.beyond",
+                kept.name,
+                f"the log had {kept.checkpoint.size} seals then, and has {self._report.seals} now: some were removed",
+            )
+
+    def _check_link(self, one: Seal) -> None:
+        before = self._before
+        number = 1 if before is None else before.number + 1
+        position = 1 if before is None else before.last_position + 1
+        if one.number != number:
+            self._report.add("seal.missing", _place(number), f"missing; the next seal there is has number {one.number}")
+        elif one.first_position != position:
+            self._report.add("seal.rewritten", _place(one.number), f"begins at {one.first_position}, not at {position}")
+        elif one.previous != (seal.NOTHING_BEFORE if before is None else before.hash):
+            self._report.add(
+                "seal.rewritten",
+                _place(one.number),
+                f"does not follow seal {number - 1}: one of the two was rewritten",
+            )
+        elif before is not None and one.origin != before.origin:
+            self._report.add("seal.rewritten", _place(one.number), f"is of the log {one.origin!r}")
+
+    def _check_itself(self, one: Seal) -> None:
+        if one.hash != one.body_hash:
+            self._report.add("seal.rewritten", _place(one.number), "does not have the hash of what it says")
+        if tree_root(one.leaves) != one.root:
+            self._report.add("seal.rewritten", _place(one.number), "its digests do not have the root that it says")
+
+    def _check_tree(self, one: Seal) -> None:
+        root = one.tree_root
+        if one.number == self._peaks.size + 1:
+            self._peaks.append(one.body_hash)
+            root = self._peaks.root()
+            if (one.tree_root, one.peaks) != (root, self._peaks.data):
+                self._report.add("seal.rewritten", _place(one.number), "the tree over the seals is not what it says")
+        # Go on from what the seal says, so that one fault is not reported for every seal after it.
+        self._peaks = _stored_peaks(one)
+        for kept in self._checkpoints.pop(one.number, ()):
+            if kept.checkpoint != Checkpoint(origin=one.origin, size=one.number, root=root):
+                self._report.add(
+                    "checkpoint.differs",
+                    kept.name,
+                    f"the log was another one when it had {one.number} seals (up to position {one.last_position}): "
+                    "seals up to there were rewritten since",
+                )
+
+
+def _stored_peaks(one: Seal) -> Peaks:
+    wanted = one.number.bit_count() * HASH_BYTES
+    return Peaks(size=one.number, data=(one.peaks + bytes(wanted))[:wanted])
+
+
+class _Trust:
+    """Which keys are believed, and what they signed."""
+
+    def __init__(self, connection: Connection, given: Sequence[SealKey], report: SealReport) -> None:
+        listed = listed_keys(connection)
+        self._report = report
+        self._given = bool(given)
+        self._listed = {one.key.key_id: one.key for one in listed}
+        self._trusted = {key.key_id: key for key in given} if given else dict(self._listed)
+        for one in listed:
+            by = self._trusted.get(one.endorsed_by or "")
+            if by is not None and _holds(by, endorsement_text(one.key), one.endorsement or b""):
+                self._trusted.setdefault(one.key.key_id, one.key)
+        report.trusted_keys = len(self._trusted)
+
+    def check(self, one: Seal, *, after_signed: bool) -> None:
+        """Check the signature of a seal."""
+        if one.key_id is None or one.signature is None:
+            if after_signed:
+                self._report.add("seal.unsigned", _place(one.number), "is not signed, although the one before is")
+            return
+        self._report.signed += 1
+        key = self._trusted.get(one.key_id)
+        if key is None:
+            self._report.add("seal.untrusted", _place(one.number), f"is signed by {one.key_id}, a key you do not trust")
+        elif not _holds(key, one.checkpoint.text, one.signature):
+            self._report.add("seal.forged", _place(one.number), f"has a signature that {one.key_id} did not make")
+
+    def check_newest(self, newest: Seal) -> None:
+        """With keys of one's own, the newest seal must be signed: its signature is over all seals before it."""
+        if self._given and newest.key_id is None:
+            self._report.add("seal.unsigned", _place(newest.number), "is the newest, and none of your keys signed it")
+
+    def check_note(self, name: str, note: SignedNote) -> None:
+        """Check the signatures of a note: one of a trusted key must hold, and none may be forged."""
+        known = [
+            _holds(key, note.text, signature)
+            for key_name, key_id, signature in note.signatures
+            if (key := self._trusted.get(key_id)) is not None and key.name == key_name
+        ]
+        if not known or not all(known):
+            self._report.add("checkpoint.untrusted", name, "is not signed by a key you trust")
+
+
+def _holds(key: SealKey, text: str, signature: bytes) -> bool:
+    from workledger.log.keys import signature_holds  # noqa: PLC0415  needs the extra, and only signed seals do
+
+    return signature_holds(key, text, signature)
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """A checkpoint and where it was kept."""
+
+    name: str
+    checkpoint: Checkpoint
+
+
+def _read_checkpoints(notes: Mapping[str, str], trust: _Trust, report: SealReport) -> dict[int, list[_Kept]]:
+    kept: dict[int, list[_Kept]] = {}
+    for name, data in notes.items():
+        report.checkpoints += 1
+        try:
+            note = parse_note(data)
+            checkpoint = parse_checkpoint(note.text)
+        except InvalidInput as error:
+            report.add("checkpoint.unreadable", name, error.message)
+        else:
+            trust.check_note(name, note)
+            kept.setdefault(checkpoint.size, []).append(_Kept(name, checkpoint))
+    return kept
+
+
+def _place(number: int) -> str:
+    return f"seals[{number}]"
+
+
+# -- events and seals -------------------------------------------------------------------------------------------
+
+
+def _chunks(seals: Iterator[Seal], chain: _Chain) -> Iterator[list[Seal]]:
+    """Check the chain on the way, and put small seals together, so that their events are read at once."""
+    chunk: list[Seal] = []
+    for one in seals:
+        chain.check(one)
+        together = bool(chunk) and chunk[-1].last_position + 1 == one.first_position
+        if chunk and (not together or one.last_position - chunk[0].first_position >= _CHUNK):
+            yield chunk
+            chunk = []
+        chunk.append(one)
+    if chunk:
+        yield chunk
+
+
+class _Reader:
+    """Has the events of chunks of seals hashed, over all helpers at once, and gives them in order."""
+
+    def __init__(self, connection: Connection, helpers: Sequence[Connection], *, thorough: bool) -> None:
+        self._connection = connection
+        self._free = deque(helpers)
+        self._hash = _hash_here if thorough else _hash_there
+        self._threads = ThreadPoolExecutor(len(helpers), thread_name_prefix="workledger-verify") if helpers else None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._threads is not None:
+            self._threads.shutdown(cancel_futures=True)
+
+    def read(self, chunks: Iterator[list[Seal]]) -> Iterator[tuple[list[Seal], bytes]]:
+        """Give each chunk with the digests of its events as they are now."""
+        if self._threads is None:
+            yield from ((chunk, self._hash_chunk(self._connection, chunk)) for chunk in chunks)
+            return
+        ahead = len(self._free) + 1
+        waiting: deque[tuple[list[Seal], Future[bytes]]] = deque()
+        for chunk in chunks:
+            waiting.append((chunk, self._threads.submit(self._run, chunk)))
+            if len(waiting) > ahead:
+                yield self._result(waiting)
+        while waiting:
+            yield self._result(waiting)
+
+    def _result(self, waiting: deque[tuple[list[Seal], Future[bytes]]]) -> tuple[list[Seal], bytes]:
+        chunk, future = waiting.popleft()
+        return chunk, future.result()
+
+    def _run(self, chunk: Sequence[Seal]) -> bytes:
+        connection = self._free.popleft()
+        try:
+            return self._hash_chunk(connection, chunk)
+        finally:
+            self._free.append(connection)
+
+    def _hash_chunk(self, connection: Connection, chunk: Sequence[Seal]) -> bytes:
+        return self._hash(connection, first=chunk[0].first_position, last=chunk[-1].last_position)
+
+
+def _hash_there(connection: Connection, *, first: int, last: int) -> bytes:
+    return seal.leaves_of(connection, first=first, last=last)
+
+
+def _hash_here(connection: Connection, *, first: int, last: int) -> bytes:
+    return b"".join(event.leaf for event in digests.read(connection, first=first, last=last) if event.is_there)
+
+
+def _compare(connection: Connection, chunk: Sequence[Seal], leaves: bytes, report: SealReport) -> None:
+    """Compare the events of a chunk with what was sealed; look closer where they differ."""
+    whole = len(leaves) == HASH_BYTES * sum(one.size for one in chunk)
+    at = 0
+    for one in chunk:
+        now = leaves[at : at + len(one.leaves)]
+        at += len(one.leaves)
+        if not whole or now != one.leaves:
+            _locate(connection, one, report)
+
+
+def _locate(connection: Connection, one: Seal, report: SealReport) -> None:
+    found: dict[int, list[SealedEvent]] = {}
+    for event in digests.read(connection, first=one.first_position, last=one.last_position):
+        found.setdefault(event.position, []).append(event)
+    differing: dict[int, SealedEvent] = {}
+    gone: list[int] = []
+    for position in range(one.first_position, one.last_position + 1):
+        events = found.get(position, [])
+        if len(events) == 1 and events[0].is_there:
+            if events[0].leaf != _sealed_leaf(one, position):
+                differing[position] = events[0]
+        else:
+            gone.append(position)
+            _tell_gone(position, events, report)
+    if tree_root(one.leaves) == one.root:
+        _tell_differing(one, differing, gone, report)
+    elif not gone and _root_of(found) != one.root:
+        span = f"event_positions[{one.first_position} to {one.last_position}]"
+        report.add("event.altered", span, "these events are not what was sealed, and their digests were rewritten")
+
+
+def _root_of(found: dict[int, list[SealedEvent]]) -> bytes:
+    return tree_root(b"".join(event.leaf for events in found.values() for event in events))
+
+
+def _sealed_leaf(one: Seal, position: int) -> bytes:
+    at = (position - one.first_position) * HASH_BYTES
+    return one.leaves[at : at + HASH_BYTES]
+
+
+def _tell_gone(position: int, events: Sequence[SealedEvent], report: SealReport) -> None:
+    place = f"event_positions[{position}]"
+    if not events:
+        report.add("position.deleted", place, "the position is gone, and what stood there is not known any more")
+    elif len(events) > 1:
+        report.add("event.inserted", place, f"{len(events)} events stand here, where one was sealed")
+    else:
+        report.add("event.deleted", place, f"the event {events[0].event_id}, which was sealed here, is gone")
+
+
+def _tell_differing(one: Seal, differing: dict[int, SealedEvent], gone: Sequence[int], report: SealReport) -> None:
+    # An event that was moved has, at the position it came from, the digest that was sealed there.
+    candidates = [*differing, *gone] if len(differing) + len(gone) <= _TRIED else []
+    for position, event in differing.items():
+        near = (position - 1, position + 1)
+        tried = (at for at in (*near, *candidates) if one.first_position <= at <= one.last_position)
+        came_from = next((at for at in tried if event.leaf_at(at) == _sealed_leaf(one, at)), None)
+        place, what = f"event_positions[{position}]", f"{event.event_type} of {event.entity_type} {event.entity_id!r}"
+        if came_from is not None:
+            report.add("event.moved", place, f"the event here ({event.event_id}) was sealed at position {came_from}")
+        else:
+            report.add(
+                "event.altered",
+                place,
+                f"this is not the event that was sealed: {event.event_id} ({what}) was altered, or took its place",
+            )
+
+
+# -- around the seals -------------------------------------------------------------------------------------------
+
+
+def _check_surroundings(connection: Connection, report: SealReport, *, last_position: int) -> None:
+    report.unsealed = max(seal.unsealed(connection, after=last_position).size, 0)
+    ((stray,),) = _fetch(connection, "count_stray", ())
+    if stray or report.findings:
+        for event_id, event_type, entity_type, entity_id in _fetch(connection, "stray_events", (SHOWN,)):
+            what = f"{event_type} of {entity_type} {entity_id!r} has no position and does not wait for one"
+            report.add("event.inserted", f"events[{event_id}]", what)
+    for (table,) in _fetch(connection, "guards_off", ()):
+        report.add("guard.off", table, "could be changed: a trigger that refuses it is missing or off")
+    ((report.erased, unexplained),) = _fetch(connection, "erasures", (SHOWN,))
+    for event_id in unexplained:
+        report.add(
+            "erasure.unexplained", f"erased_payloads[{event_id}]", "no event of the log says who erased this payload"
+        )
+
+
+def _fetch(connection: Connection, name: str, parameters: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+    with translate_errors(), psycopg.RawCursor(connection) as cursor:
+        cursor.execute(load("workledger.log", name), parameters)
+        return cursor.fetchall()
