@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from workledger.errors import ConfigurationError, SchemaError, SynapseUnavailable
@@ -62,9 +63,11 @@ def open(  # noqa: A001  the word users type: workledger.open()
 def open_ledger(settings: Settings, *, clock: Clock | None = None) -> Ledger:
     """Open the ledger of these settings."""
     from workledger.flows.record import Recorder
+    from workledger.operational.prices import load_prices
     from workledger.sdk.ledger import Ledger
     from workledger.sdk.scribe import Scribe
 
+    prices = load_prices(Path(settings.prices_file).expanduser() if settings.prices_file else None)
     url = resolve_database_url(settings)
     prepare_schema(settings, url)
     recorder = Recorder(partial(connect_to, settings, url=url, recording=True), delay_s=settings.buffer_s)
@@ -72,7 +75,7 @@ def open_ledger(settings: Settings, *, clock: Clock | None = None) -> Ledger:
     scribe = Scribe(
         recorder, project=settings.project, spool=make_spool(settings), buffered=settings.durability == "buffered"
     )
-    return Ledger(scribe=scribe, recorder=recorder, pool=pool, clock=clock, lease_s=settings.lease_s)
+    return Ledger(scribe=scribe, recorder=recorder, pool=pool, clock=clock, lease_s=settings.lease_s, prices=prices)
 
 
 def make_spool(settings: Settings) -> Spool | None:

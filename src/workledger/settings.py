@@ -32,6 +32,7 @@ SETTINGS_HELP: Mapping[str, str] = {
     "lease_s": "seconds after its last heartbeat when a worker counts as lost",
     "flush_s": "seconds after which the training writer lands what it has",
     "shard_rows": "log positions after which the training writer starts a new shard",
+    "prices_file": "a price table of your own (TOML), by which model calls without a cost are given one",
     "pooled": "true behind PgBouncer in transaction mode: no prepared statements, no LISTEN",
 }
 
@@ -53,6 +54,7 @@ class Settings:
     lease_s: float = 30.0
     flush_s: float = 2.0
     shard_rows: int = 100_000
+    prices_file: str = ""
     pooled: bool = False
 
     def __post_init__(self) -> None:

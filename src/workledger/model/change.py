@@ -9,7 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
+
+import orjson
 
 from workledger.errors import InvalidInput
 from workledger.model.fact import Change, Failure, Usage, check_time, make_change
@@ -210,7 +213,7 @@ def complete_execution(
     payload = {
         "output": packer.value("output", output),
         "execution_time_ms": execution_time_ms,
-        **_usage(usage, packer),
+        **_usage(usage, packer, at),
     }
     return _task("task.completed", execution_id, workflow_id, at=at, payload=payload, packer=packer)
 
@@ -229,7 +232,7 @@ def fail_execution(
     payload = {
         **_failure(failure, packer),
         "execution_time_ms": execution_time_ms,
-        **_usage(usage, packer),
+        **_usage(usage, packer, at),
     }
     return _task(
         "task.failed", execution_id, workflow_id, at=at, payload=payload, packer=packer, severity=Severity.ERROR
@@ -313,7 +316,7 @@ def add_message(
         "extra": packer.json("extra", extra) if extra else None,
         "execution_id": execution_id,
         "parent_seq": parent_seq,
-        **_usage(usage, packer),
+        **_usage(usage, packer, at),
     }
     return make_change(
         "message.added",
@@ -463,14 +466,18 @@ def _failure(failure: Failure, packer: Packer) -> dict[str, str | None]:
     }
 
 
-def _usage(usage: Usage | None, packer: Packer) -> dict[str, Any]:
+def _usage(usage: Usage | None, packer: Packer, at: datetime) -> dict[str, Any]:
     if usage is None:
         return {}
+    if packer.pricing is not None:
+        usage = packer.pricing(usage, at)
+    cost_usd = usage.cost_usd
     return {
         "input_tokens": usage.input_tokens,
         "output_tokens": usage.output_tokens,
-        "cost_usd": usage.cost_usd,
+        "cost_usd": orjson.Fragment(f"{cost_usd:f}") if isinstance(cost_usd, Decimal) else cost_usd,
         "model": packer.text(usage.model),
+        "price_version": usage.price_version,
     }
 
 

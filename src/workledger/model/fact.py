@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -56,12 +57,17 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
-    """What a model call used: tokens in and out, its cost in US dollars, and the model's name."""
+    """What a model call used: tokens in and out, its cost in US dollars, and the model's name.
+
+    A cost that is not given is computed from the price table where the model is in it; `price_version` then names
+    the table.
+    """
 
     input_tokens: int | None = None
     output_tokens: int | None = None
-    cost_usd: float | None = None
+    cost_usd: float | Decimal | None = None
     model: str | None = None
+    price_version: str | None = None
 
 
 def check_time(field: str, value: datetime) -> datetime:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import orjson
@@ -13,6 +14,11 @@ import zstandard
 
 from workledger.errors import InvalidInput, StoreCorrupted
 from workledger.model.jsonvalue import TAG, Placeholder, decode, encode, escape_text
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from workledger.model.fact import Usage
 
 __all__ = ["MAX_PAYLOAD_BYTES", "OFFLOAD_BYTES", "Blob", "Packer", "Reference", "reference_of", "unpack_blob"]
 
@@ -71,10 +77,12 @@ class Packer:
     """Encodes the values of one event; collects the large ones as blobs.
 
     `strict=True` (direct API calls) refuses a value over the limit with `InvalidInput`; otherwise (decorators)
-    a described placeholder with the digest takes its place, and the recorded program goes on.
+    a described placeholder with the digest takes its place, and the recorded program goes on. `pricing` puts a cost
+    to what a model call used.
     """
 
     strict: bool = True
+    pricing: Callable[[Usage, datetime], Usage] | None = None
     blobs: list[Blob] = field(default_factory=list[Blob])
     placeholders: int = 0
 

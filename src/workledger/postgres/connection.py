@@ -34,6 +34,10 @@ _RECORDING: LiteralString = (
     " ('enable_mergejoin', 'off'), ('plan_cache_mode', 'force_generic_plan'), ('jit', 'off')) AS s (name, value)"
 )
 
+# The reading statements have filters that may be left out (`$1 IS NULL OR name = $1`): only a plan made for the
+# values at hand uses the index that fits them.
+_READING: LiteralString = "SET plan_cache_mode = force_custom_plan"
+
 
 def check_schema_name(schema: str) -> str:
     """Return the name of the project's schema, or raise `ConfigurationError`."""
@@ -73,8 +77,7 @@ def connect(
         # SET, not start-up options: PgBouncer refuses the latter.
         connection.execute(sql.SQL("SET search_path = {}").format(sql.Identifier(schema)))
         connection.execute("SET timezone = 'UTC'")
-        if recording:
-            connection.execute(_RECORDING)
+        connection.execute(_RECORDING if recording else _READING)
     set_json_loads(decode, connection)
     return connection
 

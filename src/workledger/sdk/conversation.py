@@ -10,7 +10,8 @@ from workledger.model import change as changes
 from workledger.model.change import Usage
 from workledger.model.ids import new_id
 from workledger.model.records import Message
-from workledger.operational import branches, reads
+from workledger.operational import aggregates, branches, reads
+from workledger.operational.aggregates import UsageTotal
 from workledger.operational.branches import Branch
 
 if TYPE_CHECKING:
@@ -118,6 +119,11 @@ class ConversationHandle:
         """Every branch, the newest first; `messages(leaf_seq=…)` reads one."""
         with self._ledger.pool.connection() as connection:
             return branches.branches(connection, self.conversation_id)
+
+    def usage(self) -> UsageTotal:
+        """Tokens and cost of the model calls of this conversation, whatever their branch, by model."""
+        with self._ledger.pool.connection() as connection:
+            return aggregates.conversation_usage(connection, self.conversation_id)
 
     # -- taking out ---------------------------------------------------------------------------------------------
 

@@ -6,6 +6,8 @@ import asyncio
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from msgspec.structs import replace
+
 from workledger.errors import WorkflowCancelled
 from workledger.model import change as changes
 from workledger.model.change import Change, Usage
@@ -135,7 +137,13 @@ class Execution:
             "execution_time_ms": (ledger.clock.monotonic_s() - self._began_s) * 1000,
         }
         if error is None:
-            return changes.complete_execution(output=self.output, usage=self.usage, **common)
+            return changes.complete_execution(output=self.output, usage=self._reported(), **common)
         if isinstance(error, (asyncio.CancelledError, WorkflowCancelled)):
             return changes.cancel_execution(reason=str(error) or "cancelled", **common)
-        return changes.fail_execution(failure=calls.failure_of(error), usage=self.usage, **common)
+        return changes.fail_execution(failure=calls.failure_of(error), usage=self._reported(), **common)
+
+    def _reported(self) -> Usage | None:
+        """The usage, with the model that this execution began with when it names none itself."""
+        if self.usage is None or self.usage.model is not None or self._model is None:
+            return self.usage
+        return replace(self.usage, model=self._model)

@@ -7,7 +7,6 @@ import atexit
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
-from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
@@ -18,15 +17,17 @@ from workledger.model.change import Change
 from workledger.model.clock import Clock, SystemClock
 from workledger.model.ids import check_id, new_id
 from workledger.model.payload import Packer
-from workledger.model.records import Feedback, Message, TaskExecution, Workflow
+from workledger.model.records import Workflow
 from workledger.model.status import Severity, Status
-from workledger.operational import branches, reads
+from workledger.operational import reads
 from workledger.operational.apply import Outcome
+from workledger.operational.prices import PriceTable
 from workledger.postgres.connection import Connection
 from workledger.postgres.pool import ConnectionPool
 from workledger.sdk import context
 from workledger.sdk.conversation import ConversationHandle
 from workledger.sdk.decorators import DecoratorsMixin
+from workledger.sdk.reading import ReadingMixin
 from workledger.sdk.resume import AlreadyCompleted, Recorded
 from workledger.sdk.run import WorkflowRun
 from workledger.sdk.scribe import Scribe, Tally
@@ -35,7 +36,7 @@ from workledger.sdk.worker import Worker
 __all__ = ["Ledger"]
 
 
-class Ledger(DecoratorsMixin):
+class Ledger(DecoratorsMixin, ReadingMixin):
     """Records workflows and reads them back. Made by `workledger.open()`; safe from any thread and coroutine.
 
     Every write returns when it is committed, together with the event that explains it.
@@ -49,12 +50,14 @@ class Ledger(DecoratorsMixin):
         pool: ConnectionPool,
         clock: Clock | None = None,
         lease_s: float = 30.0,
+        prices: PriceTable | None = None,
     ) -> None:
         super().__init__()
         self.clock = clock or SystemClock()
         self.pool = pool
         self.recorder = recorder
         self._scribe = scribe
+        self._pricing = None if prices is None else prices.priced
         self._worker = Worker(scribe=scribe, recorder=recorder, pool=pool, clock=self.clock, lease_s=lease_s)
         self._known_conversations: set[str] = set()
         self._closing = threading.Lock()
@@ -238,7 +241,7 @@ class Ledger(DecoratorsMixin):
 
     def packer(self, *, strict: bool = True) -> Packer:
         """An encoder for the values of one event."""
-        return Packer(strict=strict)
+        return Packer(strict=strict, pricing=self._pricing)
 
     @property
     def worker_id(self) -> str:
@@ -276,43 +279,6 @@ class Ledger(DecoratorsMixin):
         )
         self.record(change)
         return workflow, Recorded(steps)
-
-    # -- reading ------------------------------------------------------------------------------------------------
-
-    def get_workflow(self, workflow_id: str) -> Workflow:
-        """One workflow as it stands; raises `NotFound`."""
-        with self.pool.connection() as connection:
-            return reads.workflow(connection, workflow_id)
-
-    def workflows(self, **filters: Any) -> list[Workflow]:
-        """Workflows newest first; see `operational.reads.workflows` for the filters."""
-        with self.pool.connection() as connection:
-            return reads.workflows(connection, **filters)
-
-    def running(self, *, limit: int = 100) -> list[Workflow]:
-        """What is running now, oldest first."""
-        with self.pool.connection() as connection:
-            return reads.running_workflows(connection, limit=limit)
-
-    def failed(self, *, since: datetime | None = None, limit: int = 50) -> list[Workflow]:
-        """Failed workflows, newest failure first."""
-        with self.pool.connection() as connection:
-            return reads.failed_workflows(connection, since=since, limit=limit)
-
-    def executions(self, workflow_id: str) -> list[TaskExecution]:
-        """Every attempt of a workflow, in the order they began."""
-        with self.pool.connection() as connection:
-            return reads.executions_of(connection, workflow_id)
-
-    def messages(self, conversation_id: str, *, after_seq: int = 0, limit: int = 10_000) -> list[Message]:
-        """The messages of a conversation's newest branch, in order; `conversation` gives the others."""
-        with self.pool.connection() as connection:
-            return branches.branch(connection, conversation_id, after_seq=after_seq, limit=limit)
-
-    def feedback_of(self, workflow_id: str) -> list[Feedback]:
-        """Every judgement of a workflow."""
-        with self.pool.connection() as connection:
-            return reads.feedback_of(connection, workflow_id)
 
     # -- ending -------------------------------------------------------------------------------------------------
 
