@@ -95,7 +95,7 @@ def test_a_message_of_any_shape_is_shown(body: dict) -> None:
     stored = encode(body).decode()
     message = views.MessageView(
         message_id="m", seq=1, role="tool", body=views.Value(json=stored, size_bytes=len(stored)), workflow_id=None,
-        execution_id=None, model=None, input_tokens=None, output_tokens=None, cost_usd=None, created_at=NOW,
+        execution_id=None, parent_seq=None, model=None, input_tokens=None, output_tokens=None, cost_usd=None, created_at=NOW,
     )  # fmt: skip
     (bubble,) = chat.bubbles([message])
     for part in bubble.parts:

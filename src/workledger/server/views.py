@@ -198,7 +198,10 @@ class ExecutionPage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MessageView:
-    """One message of a conversation. `body` is the chat-completion object as it was recorded."""
+    """One message of a conversation. `body` is the chat-completion object as it was recorded.
+
+    `parent_seq` names the earlier message that it follows where that is not the one before: a branch begins.
+    """
 
     message_id: str
     seq: int
@@ -206,6 +209,7 @@ class MessageView:
     body: Value
     workflow_id: str | None
     execution_id: str | None
+    parent_seq: int | None
     model: str | None
     input_tokens: int | None
     output_tokens: int | None
