@@ -1,7 +1,9 @@
 """The schema: migrated once, by whoever comes first, and never edited afterwards."""
 
 from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import urlsplit, urlunsplit
 
+import psycopg
 import pytest
 
 from workledger.errors import ConfigurationError, SchemaError
@@ -78,6 +80,16 @@ def test_a_migration_that_fails_leaves_the_schema_as_it_was(database_url, monkey
 def test_a_project_that_cannot_be_a_schema_is_refused(name, database_url):
     with pytest.raises(ConfigurationError, match="schema name"):
         connect(database_url, schema=name)
+
+
+def test_a_database_that_cannot_hold_every_text_is_refused(postgres18_url):
+    with psycopg.connect(postgres18_url, autocommit=True) as admin:
+        admin.execute("CREATE DATABASE latin ENCODING 'LATIN1' LOCALE_PROVIDER libc LOCALE 'C' TEMPLATE template0")
+        try:
+            with pytest.raises(ConfigurationError, match="encoding LATIN1"):
+                connect(urlunsplit(urlsplit(postgres18_url)._replace(path="/latin")))
+        finally:
+            admin.execute("DROP DATABASE latin WITH (FORCE)")
 
 
 def test_migration_files_are_numbered_without_gaps():

@@ -73,13 +73,28 @@ def connect(
             row_factory=tuple_row,
             connect_timeout=max(int(timeout_s), 2),
             application_name=application_name,
+            client_encoding="UTF8",
         )
+        _check_encoding(connection)
         # SET, not start-up options: PgBouncer refuses the latter.
         connection.execute(sql.SQL("SET search_path = {}").format(sql.Identifier(schema)))
         connection.execute("SET timezone = 'UTC'")
         connection.execute(_RECORDING if recording else _READING)
     set_json_loads(decode, connection)
     return connection
+
+
+def _check_encoding(connection: Connection) -> None:
+    encoding = connection.info.parameter_status("server_encoding")
+    if encoding != "UTF8":
+        name = connection.info.dbname
+        connection.close()
+        raise ConfigurationError(
+            f"database {name!r} has the encoding {encoding}, which cannot hold every text; "
+            "make one with CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0",
+            setting="WORKLEDGER_DATABASE_URL",
+            value=encoding,
+        )
 
 
 def as_connection(connection: Any) -> Connection:
