@@ -2,7 +2,7 @@
 
 The lines of a stretch depend on nothing but the log up to its end. Beginnings and folds that are kept from one
 stretch to the next only save looking them up: what was never seen here, or was dropped to bound memory, is read
-from the log as it was at that position.
+from the log as it was at that position. A stretch that does not follow the one before finds nothing kept.
 """
 
 from __future__ import annotations
@@ -35,29 +35,35 @@ _decode = msgspec.json.Decoder(LogEvent).decode
 
 
 class Deriver:
-    """Makes lines of events, which it is given in the order of the log."""
+    """Makes lines of events, stretch by stretch."""
 
     def __init__(self, log: LogLines) -> None:
         self._log = log
         self._resolver = Resolver(log.payloads)
+        self._pending_possible = False
+        self._forget()
+
+    def _forget(self) -> None:
         self._started: _Kept[Started] = _Kept(_KEPT_BYTES)
         self._folds: _Kept[WorkflowFold] = _Kept(_KEPT_BYTES)
-        self._pending_possible = False
+        self._upto: int | None = None
 
     def derive(self, events: Sequence[Line]) -> Iterator[tuple[RecordType, list[bytes]]]:
         """Give the lines of these events, each record type's in ascending order of position, in lots."""
         if not events:
             return
+        if self._upto != events[0][0] - 1:
+            self._forget()
+        self._upto = None
         for lot in self._resolver.expand([data for _, _, data in events], nested="payload"):
             yield RecordType.EVENTS, lot
         relevant = [_decode(data) for _, event_type, data in events if event_type in _RELEVANT]
-        if not relevant:
-            return
         self._look_up(relevant, upto=events[0][0] - 1)
         derived: dict[RecordType, list[bytes]] = {}
         for event in relevant:
             if (made := self._take(event)) is not None:
                 derived.setdefault(made[0], []).append(made[1])
+        self._upto = events[-1][0]
         for record_type, lines in derived.items():
             for lot in self._resolver.expand(lines):
                 yield record_type, lot

@@ -16,7 +16,7 @@ from workledger.errors import SchemaError, StoreCorrupted
 from workledger.training.records import SCHEMA_VERSION, RecordType
 from workledger.training.shards import ShardFile, range_name
 
-__all__ = ["MANIFEST_VERSION", "Entry", "entry_path", "latest", "read_entry", "tiled"]
+__all__ = ["MANIFEST_VERSION", "Entry", "entry_path", "latest", "read_entry", "tiled", "tiling"]
 
 MANIFEST_VERSION: Final = 1
 
@@ -65,21 +65,28 @@ def read_entry(data: bytes, *, location: str) -> Entry:
     return entry
 
 
-def tiled(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Give the ranges that count, in order. Raises `StoreCorrupted` where they leave a gap or overlap."""
+def tiling(ranges: Iterable[tuple[int, int]]) -> tuple[list[tuple[int, int]], list[StoreCorrupted]]:
+    """Give the ranges that count, in order, and what is wrong with them: each gap and each overlap."""
     counting: list[tuple[int, int]] = []
+    faults: list[StoreCorrupted] = []
     end = 0
     for first, last in sorted(ranges, key=lambda found: (found[0], -found[1])):
         if counting and last <= end:
             continue
         if first != end + 1:
             what = "overlap" if first <= end else "leave a gap"
-            raise StoreCorrupted(
-                f"the ranges of the manifest {what}: after position {end} comes {range_name(first, last)}",
-                location=entry_path(first, last),
-            )
+            message = f"the ranges of the manifest {what}: after position {end} comes {range_name(first, last)}"
+            faults.append(StoreCorrupted(message, location=entry_path(first, last)))
         counting.append((first, last))
         end = last
+    return counting, faults
+
+
+def tiled(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Give the ranges that count, in order. Raises `StoreCorrupted` where they leave a gap or overlap."""
+    counting, faults = tiling(ranges)
+    if faults:
+        raise faults[0]
     return counting
 
 

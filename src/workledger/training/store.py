@@ -105,7 +105,13 @@ class LocalStore:
 
     def ranges(self) -> list[tuple[int, int]]:
         """Give the ranges the store has, in order. Raises `StoreCorrupted` where they leave a gap or overlap."""
-        return tiled(self._all_ranges())
+        return tiled(self.all_ranges())
+
+    def all_ranges(self) -> list[tuple[int, int]]:
+        """Give every range that has an entry, counting or not, in no order."""
+        folder = self.folder / "_manifest"
+        found = (range_of(path.name) for path in (folder.iterdir() if folder.is_dir() else ()))
+        return [one for one in found if one is not None]
 
     def position(self) -> int:
         """Give the end of the last range."""
@@ -132,15 +138,19 @@ class LocalStore:
         except FileNotFoundError as error:
             raise StoreCorrupted(f"{file.path} is in the manifest and not in the store", location=file.path) from error
 
-    def unlisted(self) -> list[Path]:
-        """Give the files in the places of shards that belong to no range of the manifest."""
-        known = set(self._all_ranges())
+    def shards(self) -> list[Path]:
+        """Give the files in the places of shards that are named like one."""
         return [
             path
             for record_type in RecordType
             for path in sorted((self.folder / record_type).glob("*"))
-            if (found := range_of(path.name)) is not None and found not in known
+            if range_of(path.name) is not None
         ]
+
+    def unlisted(self) -> list[Path]:
+        """Give the files named like a shard whose range the manifest does not have: a dead writer's."""
+        known = set(self.all_ranges())
+        return [path for path in self.shards() if range_of(path.name) not in known]
 
     @contextmanager
     def writing(self) -> Generator[StoreWriter | None]:
@@ -161,11 +171,6 @@ class LocalStore:
                 writer.discard()
         finally:
             os.close(descriptor)
-
-    def _all_ranges(self) -> list[tuple[int, int]]:
-        folder = self.folder / "_manifest"
-        found = (range_of(path.name) for path in (folder.iterdir() if folder.is_dir() else ()))
-        return [one for one in found if one is not None]
 
 
 class _LocalWriter:
