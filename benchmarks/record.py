@@ -23,9 +23,9 @@ import asyncpg
 import orjson
 import psycopg
 import uuid_utils
-from harness import alternate, arguments, database, per_second, report
 
 import workledger
+from harness import alternate, arguments, database, per_second, report
 from workledger.model import change as changes
 from workledger.model.ids import new_id
 from workledger.model.payload import Packer

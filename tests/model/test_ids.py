@@ -39,7 +39,15 @@ def test_fresh_ids_differ():
 
 
 @pytest.mark.parametrize(
-    "value", ["x", "", str(uuid.UUID(int=1)), "8c498fe9-d3e0-4f0e-b7a9-050458c4d8a6", None, "ffffffff-ffff-7fff-8fff-ffffffffffff"]
+    "value",
+    [
+        "x",
+        "",
+        str(uuid.UUID(int=1)),
+        "8c498fe9-d3e0-4f0e-b7a9-050458c4d8a6",
+        None,
+        "ffffffff-ffff-7fff-8fff-ffffffffffff",
+    ],
 )
 def test_an_event_id_of_a_caller_must_be_a_uuid7_of_a_sensible_year(value):
     with pytest.raises(InvalidInput, match="UUIDv7"):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import LiteralString, cast
 
+import psycopg
 from psycopg import sql
 
 from workledger.errors import SchemaError
@@ -76,33 +77,44 @@ def pending(connection: Connection) -> tuple[Migration, ...]:
 def migrate(
     connection: Connection, *, schema: str, on_applied: Callable[[Migration], None] | None = None
 ) -> tuple[Migration, ...]:
-    """Bring the schema up to date; safe when several processes start at once. Returns what was applied."""
+    """Bring the schema up to date; safe when several processes start at once. Returns what was applied.
+
+    One transaction, and its lock ends with it: nobody sees a schema that is half made, and behind a transaction
+    pooler no lock stays on a connection that others get next. What was applied before a migration that fails stays.
+    """
     check_schema_name(schema)
     lock_key = f"workledger.migrate.{schema}"
     done: list[Migration] = []
     with translate_errors():
-        connection.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", (lock_key,))
-        try:
+        with connection.transaction():
+            connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (lock_key,))
             connection.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(schema)))
             connection.execute(_HISTORY)
-            for migration in pending(connection):
-                _apply(connection, migration)
-                done.append(migration)
-                if on_applied is not None:
-                    on_applied(migration)
-        finally:
-            if not connection.closed:
-                connection.execute("SELECT pg_advisory_unlock(hashtextextended(%s, 0))", (lock_key,))
+            failure = _apply_pending(connection, done)
+        for migration in done:
+            if on_applied is not None:
+                on_applied(migration)
+        if failure is not None:
+            raise failure
     return tuple(done)
 
 
-def _apply(connection: Connection, migration: Migration) -> None:
-    with connection.transaction():
-        connection.execute(migration.text, prepare=False)
-        connection.execute(
-            "INSERT INTO migrations (version, name, checksum) VALUES (%s, %s, %s)",
-            (migration.version, migration.name, migration.checksum),
-        )
+def _apply_pending(connection: Connection, done: list[Migration]) -> psycopg.Error | None:
+    """Apply what is missing, adding it to `done`; stops at the first that fails and returns its error."""
+    for migration in pending(connection):
+        try:
+            with connection.transaction():
+                connection.execute(migration.text, prepare=False)
+                connection.execute(
+                    "INSERT INTO migrations (version, name, checksum) VALUES (%s, %s, %s)",
+                    (migration.version, migration.name, migration.checksum),
+                )
+        except psycopg.Error as error:
+            if connection.closed:
+                raise
+            return error
+        done.append(migration)
+    return None
 
 
 def check_current(connection: Connection) -> None:
@@ -135,4 +147,4 @@ def script(*, schema: str, after: int = 0) -> str:
 
 def _history_row(migration: Migration) -> str:
     values = f"({migration.version}, '{migration.name}', '{migration.checksum}')"
-    return f"INSERT INTO migrations (version, name, checksum) VALUES {values};"
+    return f"INSERT INTO migrations (version, name, checksum) VALUES {values};"  # noqa: S608  our own file names
