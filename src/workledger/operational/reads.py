@@ -10,7 +10,7 @@ import psycopg
 from msgspec.structs import replace
 
 from workledger.errors import NotFound, StoreCorrupted
-from workledger.model.jsonvalue import decode
+from workledger.model.jsonvalue import decode, escape_text
 from workledger.model.payload import Blob, Reference, reference_of, unpack_blob
 from workledger.model.records import (
     Conversation,
@@ -78,7 +78,7 @@ def workflows(
     limit: int = 50,
 ) -> list[Workflow]:
     """Workflows newest first, filtered. `search` looks in names, ids and errors. Inputs and outputs are left out."""
-    pattern = None if not search else f"%{_literal_like(search)}%"
+    pattern = None if not search else f"%{_literal_like(escape_text(search))}%"
     at, last_id = before or (None, None)
     parameters = (status, name, workflow_type, tag, subject, since, pattern, at, last_id, limit)
     return _records(connection, Workflow, "list_workflows", parameters)
