@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final
 
@@ -13,16 +13,27 @@ from workledger.training.formats.jsonl import Jsonl
 
 __all__ = ["Format", "FormatWriter", "Sink", "named"]
 
-_FORMATS: Final[Mapping[str, Format]] = MappingProxyType({"jsonl": Jsonl(), "csv": Csv()})
+
+def _parquet() -> Format:
+    # pyarrow is an extra, and takes longer to import than everything else together.
+    from workledger.training.formats.parquet import Parquet  # noqa: PLC0415
+
+    return Parquet()
+
+
+_FORMATS: Final[Mapping[str, Callable[[], Format]]] = MappingProxyType(
+    {"jsonl": Jsonl, "csv": Csv, "parquet": _parquet}
+)
 
 
 def named(name: str) -> Format:
-    """Give the format of that name, or raise `ConfigurationError`."""
+    """Give the format of that name, or raise `ConfigurationError`; `MissingExtra` when its library is not there."""
     try:
-        return _FORMATS[name]
+        make = _FORMATS[name]
     except KeyError:
         raise ConfigurationError(
             f"no training file format is called {name!r}; known are {', '.join(_FORMATS)}",
             setting="WORKLEDGER_TRAINING_URL",
             value=name,
         ) from None
+    return make()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Iterable, Sequence
+from typing import BinaryIO, Final, Protocol
 
+from workledger.errors import StoreCorrupted
 from workledger.training.records import RecordSchema
 
-__all__ = ["Format", "FormatWriter", "Sink"]
+__all__ = ["Format", "FormatWriter", "Sink", "join_text"]
+
+_CHUNK_BYTES: Final = 1024 * 1024
 
 
 class Sink(Protocol):
@@ -45,3 +48,17 @@ class Format(Protocol):
     def open(self, sink: Sink, schema: RecordSchema) -> FormatWriter:
         """Begin a file."""
         ...
+
+    def join(self, parts: Iterable[BinaryIO], sink: Sink, schema: RecordSchema) -> None:
+        """Write one file of several, in their order: the bytes that it would have if it had been written at once."""
+        ...
+
+
+def join_text(parts: Iterable[BinaryIO], sink: Sink, *, head: bytes) -> None:
+    """Join files that are a head and lines."""
+    sink.write(head)
+    for part in parts:
+        if part.read(len(head)) != head:
+            raise StoreCorrupted("a file does not begin as files of its format do", location=getattr(part, "name", ""))
+        while chunk := part.read(_CHUNK_BYTES):
+            sink.write(chunk)

@@ -13,12 +13,13 @@ from typing import Final
 
 import msgspec
 
-from workledger.training.formats._format import FormatWriter, Sink
+from workledger.training.formats._format import FormatWriter, Sink, join_text
 from workledger.training.records import ColumnType, RecordSchema
 
 __all__ = ["Csv"]
 
 _NULL: Final = b"null"
+_is_plain_text = re.compile(rb'"[^"\\,\r\n]+"').fullmatch
 _needs_quotes = re.compile(rb'[",\r\n]').search
 _decode_text = msgspec.json.Decoder(str).decode
 
@@ -37,23 +38,33 @@ class Csv:
         sink.write(self.head(schema))
         return _Writer(sink, schema)
 
+    def join(self, parts: Iterable[BinaryIO], sink: Sink, schema: RecordSchema) -> None:
+        """Write the lines of the parts one after another."""
+        join_text(parts, sink, head=self.head(schema))
+
 
 class _Writer:
     def __init__(self, sink: Sink, schema: RecordSchema) -> None:
         self._sink = sink
         self._decode = msgspec.json.Decoder(schema.line_struct()).decode
-        self._fields: list[Callable[[bytes], bytes]] = [_FIELD[column.type] for column in schema.columns]
+        self._fields = [_FIELDS[column.type] for column in schema.columns]
 
     def write(self, lines: Sequence[bytes]) -> None:
-        if lines:
-            self._sink.write(b"\r\n".join([*map(self._row, lines), b""]))
+        """Add rows. Columns are written one after another: a loop over one kind of value is a tight one."""
+        if not lines:
+            return
+        columns = zip(*[msgspec.structs.astuple(self._decode(line)) for line in lines], strict=True)
+        fields = [
+            write([bytes(value) for value in column]) for write, column in zip(self._fields, columns, strict=True)
+        ]
+        self._sink.write(b"\r\n".join([*map(b",".join, zip(*fields, strict=True)), b""]))
 
     def close(self) -> None:
         """Nothing belongs at the end."""
 
-    def _row(self, line: bytes) -> bytes:
-        values = msgspec.structs.astuple(self._decode(line))
-        return b",".join([field(bytes(value)) for field, value in zip(self._fields, values, strict=True)])
+
+def _texts(values: list[bytes]) -> list[bytes]:
+    return [value[1:-1] if _is_plain_text(value) else _text(value) for value in values]
 
 
 def _text(value: bytes) -> bytes:
@@ -63,24 +74,22 @@ def _text(value: bytes) -> bytes:
     return _quoted(text) if not text or _needs_quotes(text) else text
 
 
-def _json(value: bytes) -> bytes:
-    if value == _NULL:
-        return b""
-    return _quoted(value) if _needs_quotes(value) else value
+def _jsons(values: list[bytes]) -> list[bytes]:
+    return [b"" if value == _NULL else value if not _needs_quotes(value) else _quoted(value) for value in values]
 
 
-def _plain(value: bytes) -> bytes:
-    return b"" if value == _NULL else value
+def _plains(values: list[bytes]) -> list[bytes]:
+    return [b"" if value == _NULL else value for value in values]
 
 
 def _quoted(text: bytes) -> bytes:
     return b'"' + text.replace(b'"', b'""') + b'"'
 
 
-_FIELD: Final[dict[ColumnType, Callable[[bytes], bytes]]] = {
-    ColumnType.TEXT: _text,
-    ColumnType.INTEGER: _plain,
-    ColumnType.NUMBER: _plain,
-    ColumnType.TIMESTAMP: _text,
-    ColumnType.JSON: _json,
+_FIELDS: Final[dict[ColumnType, Callable[[list[bytes]], list[bytes]]]] = {
+    ColumnType.TEXT: _texts,
+    ColumnType.INTEGER: _plains,
+    ColumnType.NUMBER: _plains,
+    ColumnType.TIMESTAMP: _texts,
+    ColumnType.JSON: _jsons,
 }

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import BinaryIO
 
-from workledger.training.formats._format import FormatWriter, Sink
+from workledger.training.formats._format import FormatWriter, Sink, join_text
 from workledger.training.records import RecordSchema
 
 __all__ = ["Jsonl"]
@@ -24,6 +25,10 @@ class Jsonl:
         """Begin a file; it has no head."""
         del schema
         return _Writer(sink)
+
+    def join(self, parts: Iterable[BinaryIO], sink: Sink, schema: RecordSchema) -> None:
+        """Write the lines of the parts one after another."""
+        join_text(parts, sink, head=self.head(schema))
 
 
 class _Writer:
