@@ -8,10 +8,11 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from workledger.errors import ConfigurationError, SchemaError, SynapseUnavailable
+from workledger.errors import SchemaError, SynapseUnavailable
 from workledger.model.clock import Clock
 from workledger.postgres.connection import Connection, connect
 from workledger.postgres.migrate import migrate, pending
@@ -21,6 +22,7 @@ from workledger.settings import Settings, load_settings
 if TYPE_CHECKING:
     from workledger.flows.up import Loop, Step
     from workledger.flows.verify import Check
+    from workledger.log.keys import Signer
     from workledger.sdk.ledger import Ledger
     from workledger.sdk.spool import Spool
     from workledger.synapse.bus import Bus
@@ -43,6 +45,7 @@ __all__ = [
     "open_training_store",
     "prepare_schema",
     "resolve_database_url",
+    "signer_of",
     "verify",
     "wait_for_consumers",
 ]
@@ -141,27 +144,35 @@ def verify(
     settings: Settings, *, names: Sequence[str] = (), on_progress: Callable[[str, int], None] | None = None
 ) -> Iterator[Check]:
     """Check the stores against the log: those that are named, or all; see `flows.verify`."""
-    from workledger.flows.verify import DATABASE_CHECKS, check_database, check_metrics
+    from workledger.flows import verify as checks
 
-    if "seals" in names:
-        raise ConfigurationError("the log of this project is not sealed; there are no seals to verify", setting="seals")
-    wanted = names or (*DATABASE_CHECKS, "metrics")
+    def tell(name: str) -> Callable[[int], None] | None:
+        return None if on_progress is None else partial(on_progress, name)
+
     open_connection(settings).close()  # before anything is checked, the schema has to be the one we know
     with connect_to(settings, recording=True) as connection:
-        of_database = [name for name in DATABASE_CHECKS if name in wanted]
-        yield from check_database(connection, schema=settings.project, names=of_database, on_progress=on_progress)
+        of_database = [name for name in checks.DATABASE_CHECKS if not names or name in names]
+        yield from checks.check_database(
+            connection, schema=settings.project, names=of_database, on_progress=on_progress
+        )
     with connect_to(settings) as connection:
-        if "metrics" in wanted:
-            yield check_metrics(connection)
+        if not names or "training" in names:
+            store = open_training_store(settings)
+            yield checks.check_training(connection, store, on_progress=tell("training"))
+        if not names or "metrics" in names:
+            yield checks.check_metrics(connection)
+        if not names or "seals" in names:
+            yield checks.check_seals(connection, on_progress=tell("seals"))
 
 
 def wait_for_consumers(settings: Settings, *, on_progress: Callable[[str, int], None] | None = None) -> int:
-    """Bring bus, training store and metrics up to the head of the log as it is now, and return that head.
+    """Bring bus, training store, metrics and seals up to the head of the log as it is now, and return that head.
 
     Does the work itself; where `workledger up` is doing it too, the two share it.
     """
     from workledger.flows import log_to_metrics
     from workledger.flows.log_to_synapse import publish_once
+    from workledger.flows.seal import seal_all
     from workledger.flows.synapse_to_training import land_once
 
     def tell(done: int, _total: int) -> None:
@@ -176,13 +187,14 @@ def wait_for_consumers(settings: Settings, *, on_progress: Callable[[str, int], 
         store, rows = open_training_store(settings), settings.shard_rows
         head = land_once(connection, bus=bus, store=store, schema=settings.project, shard_rows=rows, on_progress=tell)
         log_to_metrics.catch_up(connection)
+        seal_all(connection, schema=settings.project, signer=signer_of(settings, connection))
         return head
 
 
 # -- what loops ---------------------------------------------------------------------------------------------------
 
 #: The loops that `make_loops` can make, in the order in which data moves through them.
-LOOPS: Final = ("sequencer", "synapse", "training", "metrics", "influx", "prometheus", "reaper")
+LOOPS: Final = ("sequencer", "synapse", "training", "metrics", "influx", "prometheus", "sealer", "reaper")
 _GAUGES_EVERY_S: Final = 15.0
 
 
@@ -201,6 +213,16 @@ def open_training_store(settings: Settings) -> LocalStore:
     from workledger.training.store import open_store
 
     return open_store(settings.training_url)
+
+
+def signer_of(settings: Settings, connection: Connection) -> Signer | None:
+    """The key of this machine that signs the log; None when there is none, or signing is not installed."""
+    folder = settings.home / "keys"
+    if not folder.is_dir() or find_spec("cryptography") is None:
+        return None
+    from workledger.log.keys import KeyFolder
+
+    return KeyFolder(folder).active_signer(connection)
 
 
 def has_bus(settings: Settings) -> bool:
@@ -234,6 +256,7 @@ def make_loops(
         Loop(name="prometheus", open=partial(_being_scraped, settings, url, announce), pause_s=1.0)
         for url in metrics_urls(settings, "prometheus:")
     ]
+    loops.append(Loop(name="sealer", open=partial(_sealing, settings), pause_s=1.0))
     loops.append(Loop(name="reaper", open=partial(_reaping, settings, ledger), pause_s=min(settings.lease_s / 3, 5.0)))
     return loops
 
@@ -316,6 +339,19 @@ def _being_scraped(
     with serve(partial(connect_to, settings), host=host, port=port) as server:
         announce("metrics", server.url)
         yield lambda: 0
+
+
+@contextmanager
+def _sealing(settings: Settings, _stop: threading.Event) -> Generator[Step]:
+    from workledger.flows.seal import seal_once
+
+    with connect_to(settings) as connection:
+
+        def step() -> int:
+            made = seal_once(connection, schema=settings.project, signer=signer_of(settings, connection))
+            return 0 if made is None else 1
+
+        yield step
 
 
 @contextmanager

@@ -5,9 +5,11 @@ import threading
 import pytest
 
 import workledger
-from support.changes import complete, start
+from support.changes import complete, start, whole_workflow
 from support.proxy import Proxy
 from support.waiting import wait_until
+from workledger.errors import WorkledgerError
+from workledger.sdk.spool import Spool
 
 
 @pytest.fixture
@@ -31,3 +33,54 @@ def test_a_single_change_waits_until_postgresql_is_back(proxy, tmp_path):
         proxy.heal()
         wait_until(lambda: ledger.get_workflow("w").status == "completed")
         assert ledger.tally.refused == 0
+
+
+def test_what_was_buffered_when_postgresql_went_away_is_replayed_in_order(proxy, tmp_path):
+    with workledger.open(proxy.url, home=tmp_path, durability="buffered", buffer_s=0.3) as ledger:
+        ledger.record(start(workflow_id="before"))
+        ledger.flush()
+        proxy.refuse()
+        streams = [whole_workflow(tasks=20) for _ in range(25)]  # many batches, each needing the one before
+        for changes in zip(*streams, strict=True):
+            for change in changes:
+                ledger.record(change)
+        wait_until(lambda: ledger.tally.spooled)
+        proxy.heal()
+        wait_until(lambda: finished(ledger) == 25, timeout_s=20)
+        assert ledger.tally.refused == 0
+
+
+def test_a_spool_that_cannot_be_read_for_a_while_is_replayed_afterwards(proxy, tmp_path):
+    with workledger.open(proxy.url, home=tmp_path) as ledger:
+        ledger.record(start(workflow_id="w"))
+        proxy.refuse()
+        ledger.record(complete(workflow_id="w"))
+        path = ledger._scribe._spool.path
+        path.rename(path.with_suffix(".aside"))
+        path.mkdir()
+        proxy.heal()
+        threading.Event().wait(1.2)
+        path.rmdir()
+        path.with_suffix(".aside").rename(path)
+        wait_until(lambda: ledger.get_workflow("w").status == "completed")
+
+
+def test_a_spool_that_is_no_database_is_a_clear_error(proxy, tmp_path):
+    with workledger.open(proxy.url, home=tmp_path) as ledger:
+        ledger.record(start(workflow_id="w"))
+        proxy.refuse()
+        path = ledger._scribe._spool.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"not a database " * 1000)
+        with pytest.raises(WorkledgerError, match="spool"):
+            ledger.record(complete(workflow_id="w"))
+        proxy.heal()
+        assert ledger.record(complete(workflow_id="w")).applied
+
+
+def test_what_a_killed_process_spooled_is_replayed_by_one_that_was_open_before(database_url, tmp_path):
+    with workledger.open(database_url, home=tmp_path, lease_s=1) as ledger:
+        ledger.worker_id  # noqa: B018  it works, and so it has a heartbeat
+        Spool(ledger._scribe._spool.path, limit_bytes=10**9).append(whole_workflow())
+        wait_until(lambda: finished(ledger) == 1)
+        assert ledger._scribe._spool.waiting() == 0

@@ -64,7 +64,7 @@ def up(
     Prints where things are, and runs until Ctrl-C. Several copies are safe, on one machine or on many; a copy that
     finds an address taken goes on without it and takes it over when it becomes free. A loop that fails says so once
     and tries again, while the others go on. The loops are: sequencer, synapse, training, metrics, influx,
-    prometheus, reaper, dashboard.
+    prometheus, sealer, reaper, dashboard.
     """
     session = session_of(context)
     _check_names(session.settings, only or ())
@@ -107,7 +107,9 @@ def _run_here(session: Session, only: Sequence[str], *, as_json: bool) -> None:
 
 
 def _check_names(settings: Settings, only: Sequence[str]) -> None:
-    known = ("sequencer", "synapse", "training", "metrics", "influx", "prometheus", "reaper", "dashboard")
+    from workledger.assembly import LOOPS
+
+    known = (*LOOPS, "dashboard")
     for name in only:
         if name not in known:
             raise ConfigurationError(
@@ -171,12 +173,14 @@ def _dashboard_loops(settings: Settings, ledger: Ledger, announce: Callable[[str
 def _serving(
     settings: Settings, ledger: Ledger, announce: Callable[[str, str], None], _stop: threading.Event
 ) -> Generator[Step]:
-    # Command line and server are siblings, and siblings never import each other; it is found by its name, as an
-    # extra is.
-    app: Any = importlib.import_module("workledger.server.app")
-    serve: Any = importlib.import_module("workledger.server.serve")
+    from workledger.assembly import open_training_store
+
+    app, serve, sources = _server_module("app"), _server_module("serve"), _server_module("sources")
     host, port = serve.read_url(settings.dashboard_url)
-    server = serve.DashboardServer(app.create_app(ledger, project=settings.project), host, port)
+    training = sources.training_facts(open_training_store(settings))
+    page = sources.metrics_page(ledger.pool)
+    made = app.create_app(ledger, project=settings.project, training=training, metrics=page)
+    server = serve.DashboardServer(made, host, port)
 
     def check() -> int:
         if not server.is_alive:
@@ -188,6 +192,11 @@ def _serving(
         yield check
     finally:
         server.stop()
+
+
+def _server_module(name: str) -> Any:
+    """A module of the dashboard, found by its name as an extra is: siblings do not import each other."""
+    return importlib.import_module(f"workledger.server.{name}")
 
 
 # -- in the background ------------------------------------------------------------------------------------------

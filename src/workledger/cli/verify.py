@@ -38,18 +38,16 @@ def verify(
     training: Annotated[bool, typer.Option("--training", help="Only: does the training store hold the log?")] = False,
     metrics: Annotated[bool, typer.Option("--metrics", help="Only: do the counters equal the log?")] = False,
     seals: Annotated[bool, typer.Option("--seals", help="Only: do the seals of the log hold?")] = False,
-    wait: Annotated[
-        bool, typer.Option("--wait", help="First let the training store and the metrics catch up.")
-    ] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="First let training store, metrics and seals catch up.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Check every store against the log, and say what was checked, with counts.
 
     Without options everything is checked: positions are dense and each event has one (log), events follow each other
     as their guards allow (events), large values have the content their digests name (payloads), replaying the log
-    gives the state tables column by column (state), the training store holds every position once (training), and the
-    counters equal the log (metrics). A fault is named by its row and column, and the exit code is then 1. A consumer
-    that is behind has a lag, which is no fault. Safe while others record.
+    gives the state tables column by column (state), the training store holds every position once (training), the
+    counters equal the log (metrics), and what is sealed is unchanged (seals). A fault is named by its row and column,
+    and the exit code is then 1. A consumer that is behind has a lag, which is no fault. Safe while others record.
     """
     from workledger.assembly import verify as run
     from workledger.assembly import wait_for_consumers

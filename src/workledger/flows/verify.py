@@ -18,9 +18,12 @@ from psycopg import Rollback
 from workledger.errors import StoreCorrupted
 from workledger.flows.log_to_metrics import verify_metrics
 from workledger.flows.replay import STATE_TABLES, Difference, Unreplayable, compare, replay
+from workledger.flows.seal import verify_seals
+from workledger.flows.verify_training import verify_training
 from workledger.model.payload import Blob, unpack_blob
 from workledger.postgres.connection import Connection, translate_errors
 from workledger.postgres.statements import load
+from workledger.training.store import LocalStore
 
 __all__ = [
     "DATABASE_CHECKS",
@@ -32,7 +35,9 @@ __all__ = [
     "check_log",
     "check_metrics",
     "check_payloads",
+    "check_seals",
     "check_state",
+    "check_training",
     "one_moment",
 ]
 
@@ -117,6 +122,36 @@ def check_metrics(connection: Connection) -> Check:
     check.lag = report.lag
     for finding in report.findings:
         check.add(f"metrics[{finding.series}]", f"is {finding.shown}; the log adds up to {finding.expected}")
+    return check
+
+
+def check_training(connection: Connection, store: LocalStore, *, on_progress: Progress | None = None) -> Check:
+    """Every position is in the training store once, and every line says what the log says (promise 5)."""
+    check = Check(name="training", promise="each position is landed once, each line says what the log says")
+    tell = None if on_progress is None else _first_of(on_progress)
+    report = verify_training(connection, store, on_progress=tell)
+    check.counts = {"position": report.position, "ranges": report.ranges, "files": report.files}
+    check.counts |= {f"{record_type} lines": rows for record_type, rows in report.rows.items()}
+    check.lag = report.lag
+    for finding in report.findings:
+        check.add(finding.location, finding.message)
+    check.fault_count = report.finding_count
+    return check
+
+
+def _first_of(on_progress: Progress) -> Callable[[int, int], None]:
+    return lambda done, _total: on_progress(done)
+
+
+def check_seals(connection: Connection, *, on_progress: Progress | None = None) -> Check:
+    """What is sealed is what it was when it was sealed (promise 4)."""
+    check = Check(name="seals", promise="what is sealed is what it was when it was sealed")
+    report = verify_seals(connection, on_progress=on_progress)
+    check.counts = {"seals": report.seals, "signed": report.signed, "events": report.events, "erased": report.erased}
+    check.lag = report.unsealed
+    for finding in report.findings:
+        check.add(finding.location, finding.message)
+    check.fault_count = report.finding_count
     return check
 
 
