@@ -15,7 +15,8 @@ from workledger.log.seal import Seal
 from workledger.log.seal_checkpoints import CheckpointStore, FolderCheckpoints
 from workledger.log.seal_keys import list_key, listed_keys, log_name
 from workledger.log.seal_notes import SealKey, make_note
-from workledger.log.seal_verify import SealReport, verify_seals
+from workledger.log.seal_report import SealReport
+from workledger.log.seal_verify import verify_seals
 from workledger.postgres.connection import Connection, translate_errors
 
 if TYPE_CHECKING:

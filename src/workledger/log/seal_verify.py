@@ -7,57 +7,26 @@ signatures against the keys, and all of it against checkpoints that were kept el
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Any, Final, Self
+from dataclasses import dataclass
+from typing import Any, Final
 
 import psycopg
 
 from workledger.errors import InvalidInput
-from workledger.log import digests, seal
-from workledger.log.digests import SealedEvent
+from workledger.log import seal
 from workledger.log.merkle import HASH_BYTES, Peaks, tree_root
 from workledger.log.seal import Seal
+from workledger.log.seal_compare import EventReader, compare
 from workledger.log.seal_keys import endorsement_text, listed_keys
 from workledger.log.seal_notes import Checkpoint, SealKey, SignedNote, parse_checkpoint, parse_note
-from workledger.model.findings import Finding
+from workledger.log.seal_report import SHOWN, SealReport
 from workledger.postgres.connection import Connection, translate_errors
 from workledger.postgres.statements import load
 
-__all__ = ["SealReport", "verify_seals"]
+__all__ = ["verify_seals"]
 
-#: So many faults are named; all are counted.
-SHOWN: Final = 1000
 _CHUNK: Final = 16_384
-_TRIED: Final = 64
-
-
-@dataclass(slots=True, kw_only=True)
-class SealReport:
-    """What `verify_seals` looked at, and what it found. `unsealed` positions wait for a seal, which is no fault."""
-
-    seals: int = 0
-    signed: int = 0
-    events: int = 0
-    unsealed: int = 0
-    erased: int = 0
-    checkpoints: int = 0
-    trusted_keys: int = 0
-    findings: list[Finding] = field(default_factory=list[Finding])
-    finding_count: int = 0
-
-    @property
-    def ok(self) -> bool:
-        """Whether nothing was found."""
-        return not self.finding_count
-
-    def add(self, kind: str, location: str, message: str) -> None:
-        """Add a finding; of many, the first are kept."""
-        self.finding_count += 1
-        if len(self.findings) < SHOWN:
-            self.findings.append(Finding(kind=kind, location=location, message=message))
 
 
 def verify_seals(
@@ -79,9 +48,9 @@ def verify_seals(
     report = SealReport()
     trust = _Trust(connection, keys, report)
     chain = _Chain(report, trust, _read_checkpoints(checkpoints or {}, trust, report))
-    with _Reader(connection, helpers, thorough=thorough) as reader:
+    with EventReader(connection, helpers, thorough=thorough) as reader:
         for chunk, leaves in reader.read(_chunks(seal.iterate(connection), chain)):
-            _compare(connection, chunk, leaves, report)
+            compare(connection, chunk, leaves, report, doubtful=chain.doubtful)
             report.events += sum(one.size for one in chunk)
             if on_progress is not None:
                 on_progress(report.events)
@@ -103,6 +72,8 @@ class _Chain:
         self._before: Seal | None = None
         self._peaks = Peaks()
         self.last_position = 0
+        #: Seals whose digests do not have the root that the seal says.
+        self.doubtful: set[int] = set()
 
     def check(self, one: Seal) -> None:
         """Check a seal, the next one in order."""
@@ -145,6 +116,7 @@ class _Chain:
         if one.hash != one.body_hash:
             self._report.add("seal.rewritten", _place(one.number), "does not have the hash of what it says")
         if tree_root(one.leaves) != one.root:
+            self.doubtful.add(one.number)
             self._report.add("seal.rewritten", _place(one.number), "its digests do not have the root that it says")
 
     def _check_tree(self, one: Seal) -> None:
@@ -248,9 +220,6 @@ def _place(number: int) -> str:
     return f"seals[{number}]"
 
 
-# -- events and seals -------------------------------------------------------------------------------------------
-
-
 def _chunks(seals: Iterator[Seal], chain: _Chain) -> Iterator[list[Seal]]:
     """Check the chain on the way, and put small seals together, so that their events are read at once."""
     chunk: list[Seal] = []
@@ -263,128 +232,6 @@ def _chunks(seals: Iterator[Seal], chain: _Chain) -> Iterator[list[Seal]]:
         chunk.append(one)
     if chunk:
         yield chunk
-
-
-class _Reader:
-    """Has the events of chunks of seals hashed, over all helpers at once, and gives them in order."""
-
-    def __init__(self, connection: Connection, helpers: Sequence[Connection], *, thorough: bool) -> None:
-        self._connection = connection
-        self._free = deque(helpers)
-        self._hash = _hash_here if thorough else _hash_there
-        self._threads = ThreadPoolExecutor(len(helpers), thread_name_prefix="workledger-verify") if helpers else None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._threads is not None:
-            self._threads.shutdown(cancel_futures=True)
-
-    def read(self, chunks: Iterator[list[Seal]]) -> Iterator[tuple[list[Seal], bytes]]:
-        """Give each chunk with the digests of its events as they are now."""
-        if self._threads is None:
-            yield from ((chunk, self._hash_chunk(self._connection, chunk)) for chunk in chunks)
-            return
-        ahead = len(self._free) + 1
-        waiting: deque[tuple[list[Seal], Future[bytes]]] = deque()
-        for chunk in chunks:
-            waiting.append((chunk, self._threads.submit(self._run, chunk)))
-            if len(waiting) > ahead:
-                yield self._result(waiting)
-        while waiting:
-            yield self._result(waiting)
-
-    def _result(self, waiting: deque[tuple[list[Seal], Future[bytes]]]) -> tuple[list[Seal], bytes]:
-        chunk, future = waiting.popleft()
-        return chunk, future.result()
-
-    def _run(self, chunk: Sequence[Seal]) -> bytes:
-        connection = self._free.popleft()
-        try:
-            return self._hash_chunk(connection, chunk)
-        finally:
-            self._free.append(connection)
-
-    def _hash_chunk(self, connection: Connection, chunk: Sequence[Seal]) -> bytes:
-        return self._hash(connection, first=chunk[0].first_position, last=chunk[-1].last_position)
-
-
-def _hash_there(connection: Connection, *, first: int, last: int) -> bytes:
-    return seal.leaves_of(connection, first=first, last=last)
-
-
-def _hash_here(connection: Connection, *, first: int, last: int) -> bytes:
-    return b"".join(event.leaf for event in digests.read(connection, first=first, last=last) if event.is_there)
-
-
-def _compare(connection: Connection, chunk: Sequence[Seal], leaves: bytes, report: SealReport) -> None:
-    """Compare the events of a chunk with what was sealed; look closer where they differ."""
-    whole = len(leaves) == HASH_BYTES * sum(one.size for one in chunk)
-    at = 0
-    for one in chunk:
-        now = leaves[at : at + len(one.leaves)]
-        at += len(one.leaves)
-        if not whole or now != one.leaves:
-            _locate(connection, one, report)
-
-
-def _locate(connection: Connection, one: Seal, report: SealReport) -> None:
-    found: dict[int, list[SealedEvent]] = {}
-    for event in digests.read(connection, first=one.first_position, last=one.last_position):
-        found.setdefault(event.position, []).append(event)
-    differing: dict[int, SealedEvent] = {}
-    gone: list[int] = []
-    for position in range(one.first_position, one.last_position + 1):
-        events = found.get(position, [])
-        if len(events) == 1 and events[0].is_there:
-            if events[0].leaf != _sealed_leaf(one, position):
-                differing[position] = events[0]
-        else:
-            gone.append(position)
-            _tell_gone(position, events, report)
-    if tree_root(one.leaves) == one.root:
-        _tell_differing(one, differing, gone, report)
-    elif not gone and _root_of(found) != one.root:
-        span = f"event_positions[{one.first_position} to {one.last_position}]"
-        report.add("event.altered", span, "these events are not what was sealed, and their digests were rewritten")
-
-
-def _root_of(found: dict[int, list[SealedEvent]]) -> bytes:
-    return tree_root(b"".join(event.leaf for events in found.values() for event in events))
-
-
-def _sealed_leaf(one: Seal, position: int) -> bytes:
-    at = (position - one.first_position) * HASH_BYTES
-    return one.leaves[at : at + HASH_BYTES]
-
-
-def _tell_gone(position: int, events: Sequence[SealedEvent], report: SealReport) -> None:
-    place = f"event_positions[{position}]"
-    if not events:
-        report.add("position.deleted", place, "the position is gone, and what stood there is not known any more")
-    elif len(events) > 1:
-        report.add("event.inserted", place, f"{len(events)} events stand here, where one was sealed")
-    else:
-        report.add("event.deleted", place, f"the event {events[0].event_id}, which was sealed here, is gone")
-
-
-def _tell_differing(one: Seal, differing: dict[int, SealedEvent], gone: Sequence[int], report: SealReport) -> None:
-    # An event that was moved has, at the position it came from, the digest that was sealed there.
-    candidates = [*differing, *gone] if len(differing) + len(gone) <= _TRIED else []
-    for position, event in differing.items():
-        near = (position - 1, position + 1)
-        tried = (at for at in (*near, *candidates) if one.first_position <= at <= one.last_position)
-        came_from = next((at for at in tried if event.leaf_at(at) == _sealed_leaf(one, at)), None)
-        place, what = f"event_positions[{position}]", f"{event.event_type} of {event.entity_type} {event.entity_id!r}"
-        if came_from is not None:
-            report.add("event.moved", place, f"the event here ({event.event_id}) was sealed at position {came_from}")
-        else:
-            report.add(
-                "event.altered",
-                place,
-                f"this is not the event that was sealed: {event.event_id} ({what}) was altered, or took its place",
-            )
 
 
 # -- around the seals -------------------------------------------------------------------------------------------
