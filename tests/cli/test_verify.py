@@ -28,11 +28,14 @@ def alter(database_url):
     def run(*statements):
         with psycopg.connect(database_url, autocommit=True) as connection:
             connection.execute("SET search_path = workledger")
-            guarded = "SELECT DISTINCT tgrelid::regclass::text FROM pg_trigger WHERE tgname LIKE 'append_only%%'"
-            for (table,) in connection.execute(guarded).fetchall():
-                connection.execute(f"ALTER TABLE {table} DISABLE TRIGGER ALL")
+            guarded = "SELECT tgrelid::regclass::text, tgname FROM pg_trigger WHERE tgname LIKE 'append_only%%'"
+            guards = connection.execute(guarded).fetchall()
+            for table, guard in guards:
+                connection.execute(f"ALTER TABLE {table} DISABLE TRIGGER {guard}")
             for statement in statements:
                 assert connection.execute(statement).rowcount != 0, "nothing was altered"
+            for table, guard in guards:
+                connection.execute(f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER {guard}")
 
     return run
 
@@ -121,9 +124,17 @@ ALTERATIONS = {
         ["UPDATE metric_counters SET value = value + 1 WHERE name = 'workledger_workflows_total'"],
         r"metrics\[workledger_workflows_total",
     ),
-    "a seal": (["UPDATE seals SET root = decode(repeat('00', 32), 'hex')"], r"seal 1"),
+    "a seal": (["UPDATE seals SET root = decode(repeat('00', 32), 'hex')"], r"seals\[1\]"),
     "a stored payload": (["UPDATE payloads SET body = substr(body, 1, 50)"], r"payloads\["),
 }
+
+
+def test_guards_that_are_off_are_named_too(cli, store, database_url):
+    with psycopg.connect(database_url) as connection:
+        connection.execute("ALTER TABLE workledger.seals DISABLE TRIGGER ALL")
+    answer = cli("verify", "--seals")
+    assert answer.code == 1
+    assert "seals: could be changed: a trigger that refuses it is missing or off" in answer.out
 
 
 @pytest.mark.parametrize("what", ALTERATIONS)
