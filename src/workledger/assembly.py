@@ -45,6 +45,7 @@ __all__ = [
     "open_training_store",
     "prepare_schema",
     "resolve_database_url",
+    "seal_everything",
     "signer_of",
     "verify",
     "wait_for_consumers",
@@ -172,7 +173,6 @@ def wait_for_consumers(settings: Settings, *, on_progress: Callable[[str, int], 
     """
     from workledger.flows import log_to_metrics
     from workledger.flows.log_to_synapse import publish_once
-    from workledger.flows.seal import seal_all
     from workledger.flows.synapse_to_training import land_once
 
     def tell(done: int, _total: int) -> None:
@@ -187,7 +187,7 @@ def wait_for_consumers(settings: Settings, *, on_progress: Callable[[str, int], 
         store, rows = open_training_store(settings), settings.shard_rows
         head = land_once(connection, bus=bus, store=store, schema=settings.project, shard_rows=rows, on_progress=tell)
         log_to_metrics.catch_up(connection)
-        seal_all(connection, schema=settings.project, signer=signer_of(settings, connection))
+        seal_everything(settings, connection)
         return head
 
 
@@ -213,6 +213,13 @@ def open_training_store(settings: Settings) -> LocalStore:
     from workledger.training.store import open_store
 
     return open_store(settings.training_url)
+
+
+def seal_everything(settings: Settings, connection: Connection) -> int:
+    """Seal every position that waits, with this machine's key where there is one; returns how many seals were made."""
+    from workledger.flows.seal import seal_all
+
+    return seal_all(connection, schema=settings.project, signer=signer_of(settings, connection))
 
 
 def signer_of(settings: Settings, connection: Connection) -> Signer | None:

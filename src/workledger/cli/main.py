@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from workledger._version import __version__
-from workledger.cli import control, demo, doctor, events, failed, migrate, ps, servers, show, transfer, verify
+from workledger.cli import control, demo, doctor, events, failed, keys, migrate, ps, servers, show, transfer, verify
 from workledger.cli._exits import INTERRUPTED, OK, complain
 from workledger.cli._session import Session
 
@@ -59,7 +59,7 @@ def _options(
     context.obj = Session({name: value for name, value in given.items() if value is not None})
 
 
-for _group in (demo, servers, ps, failed, show, events, control, transfer, verify, migrate, doctor):
+for _group in (demo, servers, ps, failed, show, events, control, transfer, verify, migrate, keys, doctor):
     _group.add_to(app)
 
 _HOISTED: Final = ("--database-url", "--project", "--home")

@@ -13,6 +13,7 @@ from workledger.cli._session import session_of
 from workledger.cli._text import count
 
 if TYPE_CHECKING:
+    from workledger.postgres.connection import Connection
     from workledger.postgres.migrate import Migration
 
 __all__ = ["add_to"]
@@ -33,6 +34,7 @@ def migrate(
         bool, typer.Option("--sql", help="Print the script for a database administrator; touch nothing.")
     ] = False,
     check: Annotated[bool, typer.Option("--check", help="Only look: exit 1 when migrations are missing.")] = False,
+    roles: Annotated[bool, typer.Option("--roles", help="Also make the roles: owner, writer, reader.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Create the project's schema, or bring it up to date. Safe while others work, and from several at once."""
@@ -46,6 +48,8 @@ def migrate(
     with connect_to(settings) as connection:
         missing = migrations.pending(connection)
         applied = () if check else migrations.migrate(connection, schema=settings.project, on_applied=_tell)
+        if roles and not check:
+            _make_roles(connection, settings.project)
     if as_json:
         document = {"schema": settings.project, "pending": _names(missing if check else ()), "applied": _names(applied)}
         print_json(document)
@@ -56,6 +60,13 @@ def migrate(
         print_lines(f"{what} The schema {settings.project!r} is up to date.")
     if check and missing:
         raise typer.Exit(FAILED)
+
+
+def _make_roles(connection: Connection, project: str) -> None:
+    from workledger.log.roles import make_roles
+
+    made = make_roles(connection, schema=project)
+    note(f"roles {made.owner}, {made.writer}, {made.reader}; grant one of them to who logs in")
 
 
 def _names(migrations: tuple[Migration, ...]) -> list[str]:
