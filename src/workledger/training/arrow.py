@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
@@ -21,11 +21,16 @@ try:
 except ImportError as error:
     raise MissingExtra("Parquet needs pyarrow: pip install 'workledger[parquet]'", extra="parquet") from error
 
-__all__ = ["Batcher", "arrow_schema"]
+__all__ = ["Batch", "Batcher", "arrow_schema"]
 
 logger = logging.getLogger(__name__)
 
-_TYPES: Final[dict[ColumnType, pa.DataType]] = {
+# pyarrow comes without types; what these are is said where they are used.
+#: A `pyarrow.RecordBatch`.
+Batch: TypeAlias = Any
+_Array: TypeAlias = Any
+
+_TYPES: Final[dict[ColumnType, Any]] = {
     ColumnType.TEXT: pa.string(),
     ColumnType.INTEGER: pa.int64(),
     ColumnType.NUMBER: pa.float64(),
@@ -42,7 +47,7 @@ _DECODED: Final[dict[ColumnType, Any]] = {
 _NULL: Final = b"null"
 
 
-def arrow_schema(schema: RecordSchema) -> pa.Schema:
+def arrow_schema(schema: RecordSchema) -> Any:
     """Give the columns of a record type as Arrow has them; only `position` is never null by its type."""
     fields = [
         pa.field(column.name, _TYPES[column.type], nullable=column.name != "position") for column in schema.columns
@@ -62,7 +67,7 @@ class Batcher:
         self._decode: Callable[[bytes], Any] = msgspec.json.Decoder(line).decode
         self._decode_raw: Callable[[bytes], Any] = msgspec.json.Decoder(schema.line_struct()).decode
 
-    def batch(self, lines: Sequence[bytes]) -> pa.RecordBatch:
+    def batch(self, lines: Sequence[bytes]) -> Batch:
         """Give the batch of these lines, which are one at least."""
         try:
             rows = [msgspec.structs.astuple(self._decode(line)) for line in lines]
@@ -73,7 +78,7 @@ class Batcher:
             return self._cell_by_cell(lines)
         return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
 
-    def _cell_by_cell(self, lines: Sequence[bytes]) -> pa.RecordBatch:
+    def _cell_by_cell(self, lines: Sequence[bytes]) -> Batch:
         """Make the batch although some value is not of its column's type."""
         rows = [msgspec.structs.astuple(self._decode_raw(line)) for line in lines]
         arrays = [
@@ -83,7 +88,7 @@ class Batcher:
         return pa.RecordBatch.from_arrays([array.combine_chunks() for array in arrays], schema=self.schema)
 
 
-def _array(column: Column, values: Sequence[Any]) -> pa.Array:
+def _array(column: Column, values: Sequence[Any]) -> _Array:
     if column.type is ColumnType.JSON:
         return pa.array(
             [None if len(value) == len(_NULL) and bytes(value) == _NULL else bytes(value) for value in values],
@@ -94,7 +99,7 @@ def _array(column: Column, values: Sequence[Any]) -> pa.Array:
     return pa.array(values, _TYPES[column.type])
 
 
-def _cell(column: Column, value: bytes) -> pa.Array:
+def _cell(column: Column, value: bytes) -> _Array:
     """Give one value as an array of one: a text column takes other JSON as its text, any other takes null."""
     try:
         return _array(column, [msgspec.json.decode(value, type=_DECODED[column.type])])

@@ -8,8 +8,8 @@ empty field too, any other value is its JSON text: the text `a` of a JSON column
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import Callable, Iterable, Sequence
+from typing import BinaryIO, Final
 
 import msgspec
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from workledger.training.arrow import Batcher
+from workledger.training.arrow import Batch, Batcher
 from workledger.training.formats._format import FormatWriter, Sink
 from workledger.training.records import ColumnType, RecordSchema
 
@@ -71,7 +71,8 @@ class _Writer:
         self._fixed_bytes = _FIXED_CELL_BYTES * (len(schema.columns) - len(self._text))
         self._file = _File(sink)
         self._parquet = pq.ParquetWriter(self._file, self.schema, **_options(schema))
-        self._waiting: list[pa.RecordBatch] = []
+        self._parquet.add_key_value_metadata(dict(self.schema.metadata))
+        self._waiting: list[Batch] = []
         self._rows = 0
         self._bytes = 0
 
@@ -80,7 +81,7 @@ class _Writer:
         if lines:
             self.take(self._batcher.batch(lines))
 
-    def take(self, batch: pa.RecordBatch) -> None:
+    def take(self, batch: Batch) -> None:
         """Add rows; a group that has become full is written."""
         start = 0
         for end in self._ends(batch):
@@ -102,10 +103,10 @@ class _Writer:
         if hasattr(self, "_file"):
             self._file.hold()
 
-    def _ends(self, batch: pa.RecordBatch) -> Iterator[int]:
+    def _ends(self, batch: Batch) -> Iterator[int]:
         """Count the rows in, and give the number of those after which a group ends."""
         sizes = self._sizes(batch)
-        total = pc.sum(sizes).as_py()
+        total = pc.call_function("sum", [sizes]).as_py()
         if self._bytes + total < _GROUP_BYTES and self._rows + batch.num_rows < _GROUP_ROWS:
             self._bytes, self._rows = self._bytes + total, self._rows + batch.num_rows
             return
@@ -115,12 +116,12 @@ class _Writer:
                 yield number
                 self._bytes = self._rows = 0
 
-    def _sizes(self, batch: pa.RecordBatch) -> pa.Array:
+    def _sizes(self, batch: Batch) -> Any:
         """Give the size of each row: that of its text, and eight bytes for any other cell."""
         sizes = pa.repeat(pa.scalar(self._fixed_bytes, pa.int64()), batch.num_rows)
         for number in self._text:
-            length = pc.fill_null(pc.binary_length(batch.column(number)), 0)
-            sizes = pc.add(sizes, length.cast(pa.int64()))
+            length = pc.call_function("binary_length", [batch.column(number)])
+            sizes = pc.call_function("add", [sizes, pc.fill_null(length, 0).cast(pa.int64())])
         return sizes
 
     def _write_group(self) -> None:
@@ -166,7 +167,7 @@ class _File:
         self._sink.write(_signed(b"".join(self._held or ())))
 
 
-def _options(schema: RecordSchema) -> dict[str, object]:
+def _options(schema: RecordSchema) -> dict[str, Any]:
     """Everything that moves a byte, said once and for all."""
     names = [column.name for column in schema.columns]
     counting = {ColumnType.INTEGER, ColumnType.TIMESTAMP}
