@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import workledger
+from support.kafka import KafkaBroker, kafka_broker
 from support.metrics import influxdb, victoriametrics
 from support.postgres import debian_postgres, fresh_database
 from support.processes import kill_all_in, new_base
@@ -117,6 +119,28 @@ def redis7_url(_redis7_server: str) -> str:
 def any_redis_url(request: pytest.FixtureRequest) -> str:
     """An empty server, the test running once on each kind."""
     return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(scope="session")
+def kafka(servers_dir: Path) -> Iterator[KafkaBroker]:
+    """A Kafka broker."""
+    with kafka_broker(servers_dir / "kafka") as broker:
+        yield broker
+
+
+@pytest.fixture
+def kafka_url(kafka: KafkaBroker) -> str:
+    """A topic that is not there yet."""
+    return f"{kafka.url}/events-{uuid.uuid4().hex[:12]}?partitions=3"
+
+
+@pytest.fixture
+def kurrentdb_url() -> str:
+    """A KurrentDB server given from outside; no package brings one, so even WORKLEDGER_TEST_REQUIRE=all does without."""
+    url = os.environ.get("WORKLEDGER_TEST_KURRENTDB_URL", "")
+    if not url:
+        pytest.skip("kurrentdb: no server can be installed; WORKLEDGER_TEST_KURRENTDB_URL may name one")
+    return url
 
 
 @pytest.fixture(scope="session")

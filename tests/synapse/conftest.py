@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -7,6 +8,8 @@ import pytest
 from training.journal import SCHEMA, Journal
 from workledger.flows.log_to_synapse import DatabaseTail, publish_once
 from workledger.synapse.bus import Bus
+from workledger.synapse.kafka import KafkaBus
+from workledger.synapse.kurrentdb import KurrentBus
 from workledger.synapse.postgres import PostgresBus
 from workledger.synapse.redis import RedisBus
 
@@ -34,11 +37,20 @@ class Road:
         return publish_once(self.journal.connection, bus=self.bus, schema=SCHEMA)
 
 
-@pytest.fixture(params=["redis7_url", "valkey_url", "postgres"], ids=["redis-7", "valkey-9", "postgres"])
+@pytest.fixture(
+    params=["redis7_url", "valkey_url", "kafka_url", "kurrentdb_url", "postgres"],
+    ids=["redis-7", "valkey-9", "kafka", "kurrentdb", "postgres"],
+)
 def road(request: pytest.FixtureRequest, journal: Journal) -> Iterator[Road]:
     url = "" if request.param == "postgres" else request.getfixturevalue(request.param)
 
+    stream = f"workledger-{uuid.uuid4().hex}"
+
     def another() -> Bus:
+        if url.startswith("kafka:"):
+            return KafkaBus(url, project=SCHEMA)
+        if url.startswith(("kurrentdb", "esdb")):
+            return KurrentBus(url, project=SCHEMA, stream=stream)
         if url:
             return RedisBus(url, project=SCHEMA)
         return PostgresBus(DatabaseTail(connect=journal.connect, schema=SCHEMA))

@@ -14,7 +14,10 @@ from workledger.synapse.postgres import LogTail, PostgresBus
 __all__ = ["default_url", "open_bus"]
 
 _REDIS: Final = ("redis", "rediss", "unix")
-_KNOWN: Final = "redis://HOST:PORT/DB, rediss://…, unix://SOCKET, embedded: or postgres:"
+_KNOWN: Final = (
+    "redis://HOST:PORT/DB, rediss://…, unix://SOCKET, kafka://HOST:PORT, kurrentdb://HOST:PORT, embedded: or postgres:"
+)
+_KURRENTDB: Final = ("kurrentdb", "kurrentdb+discover", "kdb", "kdb+discover", "esdb", "esdb+discover")
 
 
 def default_url() -> str:
@@ -35,6 +38,14 @@ def open_bus(url: str, *, project: str, home: Path, log: Callable[[], LogTail]) 
         return PostgresBus(log())
     if scheme in _REDIS:
         return _redis(url, project=project)
+    if scheme == "kafka":
+        from workledger.synapse.kafka import KafkaBus  # noqa: PLC0415  needs an extra
+
+        return KafkaBus(url, project=project)
+    if scheme in _KURRENTDB:
+        from workledger.synapse.kurrentdb import KurrentBus  # noqa: PLC0415  needs an extra
+
+        return KurrentBus(url, project=project)
     if scheme == "embedded":
         from workledger.synapse.embedded import EmbeddedValkey  # noqa: PLC0415  needs an extra
 
