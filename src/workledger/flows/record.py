@@ -3,13 +3,15 @@
 The first caller to arrive commits for all that wait (flat combining): a lone caller pays one round trip and one
 fsync, and sixty-four callers share them. Nobody hands work to another thread unless somebody is already
 committing; coroutines, which may not block, are served by one helper thread.
+
+Who leads is written down in one place, `_leader`, under the mutex. That is what makes Ctrl-C harmless: wherever it
+strikes, the caller that leaves can see whether it held the lead, and hands it on.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
@@ -19,6 +21,7 @@ from typing import Final, TypeVar
 import psycopg
 
 from workledger.errors import DatabaseUnavailable, WorkledgerError
+from workledger.flows.tickets import AsyncTicket, BufferedTicket, Ticket, settle
 from workledger.model.change import Change
 from workledger.operational.apply import (
     Outcome,
@@ -29,7 +32,8 @@ from workledger.operational.apply import (
     make_partitions,
 )
 from workledger.operational.bulk import apply_finished, are_finished
-from workledger.postgres.connection import Connection, in_schema, translated
+from workledger.postgres.connection import Connection, in_schema, translate_errors, translated
+from workledger.postgres.forks import forget_after_fork
 
 __all__ = ["Recorder", "apply_atomically", "apply_joining"]
 
@@ -63,158 +67,210 @@ class Recorder:
         self._connect = connect
         self._delay_s = delay_s
         self._connection: Connection | None = None
-        self._pid = os.getpid()
+        #: While this says True, what waits in the queue is answered with `DatabaseUnavailable`: changes that came
+        #: before it are waiting elsewhere, and none may overtake them.
+        self.is_held: Callable[[], bool] = bool
         self._reset_queue()
+        forget_after_fork(self)
 
     def _reset_queue(self) -> None:
         self._mutex = threading.Lock()
         self._room = threading.Condition(self._mutex)
-        self._queue: deque[_Ticket] = deque()
-        self._leading = False
-        self._turn = threading.Semaphore(0)
+        self._queue: deque[Ticket] = deque()
+        self._leader: Ticket | None = None
         self._helper: threading.Thread | None = None
-        self._wait_s = 0.0
+        self._helper_turn = Ticket(None)
+        self._pause_s = 0.0
         self._hurry = threading.Event()
+
+    def forget_parent(self) -> None:
+        """In a forked child: leave the parent's connection alone, and begin with an empty queue."""
+        if self._connection is not None:
+            _inherited.append(self._connection)
+        self._connection = None
+        self._reset_queue()
 
     def record(self, change: Change) -> Outcome:
         """Commit one change; blocks until it is durable. Raises what its guard or the database says."""
-        self._notice_fork()
-        ticket = _Ticket(change)
-        if self._join(ticket) or ticket.wait():
-            self._lead()
+        ticket = Ticket(change)
+        try:
+            if not self._join(ticket):
+                ticket.wait()
+            if self._leader is ticket:
+                self._lead(ticket)
+        except BaseException:
+            self._leave(ticket)
+            raise
         return ticket.result()
 
     async def record_async(self, change: Change) -> Outcome:
         """Commit one change without blocking the event loop."""
-        self._notice_fork()
-        loop = asyncio.get_running_loop()
-        ticket = _AsyncTicket(change, loop)
-        if self._join(ticket):
-            self._wake_helper()
+        ticket = AsyncTicket(change, asyncio.get_running_loop())
+        try:
+            if self._join(ticket):
+                self._give_to_helper()
+        except BaseException:
+            self._leave(ticket)
+            raise
         return await ticket.future
 
     def record_all(self, changes: Sequence[Change]) -> list[Outcome]:
         """Commit many changes in one transaction of their own: all of them or, on any refusal, none."""
-        self._notice_fork()
         with self._exclusive():
             return self._attempt(lambda connection: _apply_whole(connection, changes), changes)
 
     def record_each(self, changes: Sequence[Change]) -> list[Outcome | WorkledgerError]:
         """Commit many changes in one transaction; a refused one is an error in its place."""
-        self._notice_fork()
         with self._exclusive():
             return self._outcomes(list(changes))
 
     def record_later(self, change: Change, *, on_refused: Callable[[Change, WorkledgerError], None]) -> None:
         """Queue a change and return; it is committed within `delay_s`. Blocks only while the queue is full."""
-        self._notice_fork()
-        ticket = _BufferedTicket(change, on_refused)
-        with self._room:
-            while len(self._queue) >= MAX_QUEUE:
-                self._room.wait()
-            self._queue.append(ticket)
-            lead, self._leading = not self._leading, True
-            if len(self._queue) >= MAX_BATCH:
-                self._hurry.set()
-        if lead:
-            self._wake_helper(self._delay_s)
+        ticket = BufferedTicket(change, on_refused)
+        try:
+            with self._room:
+                while len(self._queue) >= MAX_QUEUE:
+                    self._room.wait()
+                self._queue.append(ticket)
+                leads = self._leader is None
+                if leads:
+                    self._leader = ticket
+                if len(self._queue) >= MAX_BATCH:
+                    self._hurry.set()
+            if leads:
+                self._give_to_helper(self._delay_s)
+        except BaseException:
+            self._leave(ticket)
+            raise
 
     def flush(self) -> None:
         """Return when everything that was queued before is committed."""
-        self._notice_fork()
         with self._exclusive():
             pass
 
     def close(self) -> None:
         """Close the connection; a later `record` opens a new one."""
         with self._exclusive():
-            connection, self._connection = self._connection, None
-            if connection is not None:
-                connection.close()
+            self._discard_connection()
 
     # -- taking turns ---------------------------------------------------------------------------------------
 
-    def _join(self, ticket: _Ticket) -> bool:
-        """Queue a ticket; True when its caller has to lead."""
+    def _join(self, ticket: Ticket) -> bool:
+        """Queue a ticket; True when its caller has the lead."""
         with self._mutex:
             self._queue.append(ticket)
-            if self._leading:
-                self._hurry.set()
-                return False
-            self._leading = True
-            return True
+            if self._leader is None:
+                self._leader = ticket
+                return True
+            self._hurry.set()
+            return False
 
-    def _lead(self) -> None:
+    def _lead(self, own: Ticket) -> None:
         """Commit one batch, then hand the lead on to whoever waits next."""
-        with self._mutex:
-            batch = [self._queue.popleft() for _ in range(min(len(self._queue), MAX_BATCH))]
-            self._room.notify_all()
-            self._hurry.clear()
+        batch: list[Ticket] = []
         try:
+            self._take(batch)
             if batch:
                 self._commit(batch)
+        except BaseException:
+            self._put_back(batch, own)
+            raise
         finally:
             self._hand_on()
 
+    def _take(self, batch: list[Ticket]) -> None:
+        """Move the head of the queue into `batch`, up to somebody who wants the lead for itself."""
+        with self._mutex:
+            while self._queue and self._queue[0].change is not None and len(batch) < MAX_BATCH:
+                batch.append(self._queue[0])
+                self._queue.popleft()
+            self._room.notify_all()
+            self._hurry.clear()
+
+    def _put_back(self, batch: Sequence[Ticket], own: Ticket) -> None:
+        """After Ctrl-C in the leading thread, which is no answer for the others.
+
+        The next leader commits their changes again, which is harmless where it was done already.
+        """
+        answered = [(ticket, ticket.outcome) for ticket in batch if ticket.outcome is not None]
+        settle([ticket for ticket, _ in answered], [outcome for _, outcome in answered])
+        with self._mutex:
+            open_ = [t for t in batch if t is not own and t.outcome is None and t not in self._queue]
+            self._queue.extendleft(reversed(open_))
+
     def _hand_on(self) -> None:
         with self._mutex:
-            if not self._queue:
-                self._leading = False
-                return
-            successor = self._queue[0]
-        if not successor.promote():
-            self._wake_helper()
+            successor = self._queue[0] if self._queue else None
+            to_helper = successor is not None and not successor.can_lead
+            self._leader = self._helper_turn if to_helper else successor
+            if self._leader is not None:
+                self._leader.wake()
+        if to_helper:
+            self._ensure_helper()
 
-    def _wake_helper(self, delay_s: float = 0.0) -> None:
-        self._wait_s = delay_s
-        if self._helper is None or not self._helper.is_alive():
-            self._helper = threading.Thread(target=self._help, name="workledger-recorder", daemon=True)
+    def _leave(self, ticket: Ticket) -> None:
+        """Take a caller out that does not wait any longer; if it has the lead, hand it on."""
+        with self._mutex:
+            if ticket in self._queue:
+                self._queue.remove(ticket)
+            leads = self._leader is ticket
+            if not leads and self._leader is not None:
+                self._leader.wake()  # it may have been chosen and not told
+        if leads:
+            self._hand_on()
+
+    def _give_to_helper(self, pause_s: float = 0.0) -> None:
+        with self._mutex:
+            self._pause_s = pause_s
+            self._leader = self._helper_turn
+            self._helper_turn.wake()
+        self._ensure_helper()
+
+    def _ensure_helper(self) -> None:
+        if self._helper is not None and self._helper.is_alive():
+            return
+        self._helper = threading.Thread(target=self._help, name="workledger-recorder", daemon=True)
+        try:
             self._helper.start()
-        self._turn.release()
+        except RuntimeError:  # the interpreter is ending and starts no more threads
+            self._helper = None
+            while self._leader is self._helper_turn:
+                self._lead(self._helper_turn)
 
     def _help(self) -> None:
         while True:
-            self._turn.acquire()
-            if self._wait_s:
-                self._hurry.wait(self._wait_s)
-            self._lead()
+            self._helper_turn.wait()
+            if self._leader is not self._helper_turn:
+                continue  # woken twice
+            if self._pause_s:
+                self._hurry.wait(self._pause_s)
+                self._pause_s = 0.0
+            self._lead(self._helper_turn)
 
     @contextmanager
     def _exclusive(self) -> Generator[None]:
         """Hold the lead for something that is not a batch."""
-        ticket = _Ticket(None)
-        if not self._join(ticket):
-            ticket.wait()
-        with self._mutex:
-            self._queue.remove(ticket)
+        ticket = Ticket(None)
         try:
+            if not self._join(ticket):
+                ticket.wait()
+            with self._mutex:
+                self._queue.remove(ticket)
             yield
         finally:
-            self._hand_on()
+            self._leave(ticket)
 
     # -- committing -----------------------------------------------------------------------------------------
 
-    def _commit(self, batch: list[_Ticket]) -> None:
-        tickets = [ticket for ticket in batch if ticket.change is not None]
-        changes = [ticket.change for ticket in tickets if ticket.change is not None]
-        self._requeue_exclusive(batch)
+    def _commit(self, batch: Sequence[Ticket]) -> None:
+        if self.is_held():
+            settle(batch, [DatabaseUnavailable("earlier changes still wait for PostgreSQL")] * len(batch))
+            return
         try:
-            outcomes = self._outcomes(changes)
+            outcomes = self._outcomes([ticket.change for ticket in batch if ticket.change is not None])
         except Exception as error:  # noqa: BLE001  every waiting caller is owed an answer
-            outcomes = [_as_ours(error)] * len(changes)
-        except BaseException:
-            # Ctrl-C in the thread that leads is no answer for the others: the next leader commits their changes
-            # again, which is harmless where it was done already.
-            with self._mutex:
-                self._queue.extendleft(reversed(tickets[1:]))
-            raise
-        _settle(tickets, outcomes)
-
-    def _requeue_exclusive(self, batch: list[_Ticket]) -> None:
-        waiting = [ticket for ticket in batch if ticket.change is None]
-        if waiting:
-            with self._mutex:
-                self._queue.extendleft(reversed(waiting))
+            outcomes = [_as_ours(error)] * len(batch)
+        settle(batch, outcomes)
 
     def _outcomes(self, changes: list[Change]) -> list[Outcome | WorkledgerError]:
         if not changes:
@@ -244,35 +300,45 @@ class Recorder:
             try:
                 return work(connection)
             except psycopg.Error as error:
-                if not self._can_retry(connection, error, changes) or attempt == _RETRIES:
+                if not self._can_retry(connection, error, changes):
                     raise translated(error) from error
+                if attempt == _RETRIES:
+                    raise self._given_up(error) from error
                 logger.info("record.retry attempt=%d error=%s", attempt + 1, type(error).__name__)
+            except Exception:
+                raise
+            except BaseException:
+                self._discard_connection()  # interrupted anywhere: nobody knows what it is in the middle of
+                raise
         raise AssertionError("unreachable")
 
     def _can_retry(self, connection: Connection, error: psycopg.Error, changes: Sequence[Change]) -> bool:
         if is_missing_partition(error):
-            make_partitions(connection, changes)
+            with translate_errors():
+                make_partitions(connection, changes)
             return True
         if isinstance(error, _RETRIABLE):
             return True
         if connection.closed or connection.broken:
             # The answer is lost, not the question: the next round recognises what was committed by its ids.
-            self._connection = None
+            self._discard_connection()
             return True
         return False
+
+    def _given_up(self, error: psycopg.Error) -> WorkledgerError:
+        if self._connection is None:
+            return DatabaseUnavailable(f"PostgreSQL broke {_RETRIES + 1} connections in a row: {error}")
+        return translated(error)
 
     def _live_connection(self) -> Connection:
         if self._connection is None or self._connection.closed:
             self._connection = self._connect()
         return self._connection
 
-    def _notice_fork(self) -> None:
-        if self._pid != os.getpid():
-            if self._connection is not None:
-                _inherited.append(self._connection)
-            self._connection = None
-            self._pid = os.getpid()
-            self._reset_queue()
+    def _discard_connection(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
 
 
 def _apply_whole(connection: Connection, changes: Sequence[Change]) -> list[Outcome]:
@@ -317,105 +383,9 @@ def apply_joining(connection: Connection, change: Change, *, schema: str) -> Out
         raise translated(error) from error
 
 
-class _Ticket:
-    """One caller's place in the queue. Without a change, it asks for the lead itself."""
-
-    __slots__ = ("_ready", "change", "outcome", "promoted")
-
-    def __init__(self, change: Change | None) -> None:
-        self.change = change
-        self.outcome: Outcome | WorkledgerError | None = None
-        self.promoted = False
-        self._ready = threading.Lock()
-        self._ready.acquire()
-
-    def wait(self) -> bool:
-        """Block until served or promoted; True when promoted to lead."""
-        self._ready.acquire()
-        return self.promoted
-
-    def promote(self) -> bool:
-        self.promoted = True
-        self._ready.release()
-        return True
-
-    def settle(self, outcome: Outcome | WorkledgerError) -> None:
-        self.outcome = outcome
-        if not self.promoted:
-            self._ready.release()
-
-    def result(self) -> Outcome:
-        if isinstance(self.outcome, WorkledgerError):
-            raise self.outcome
-        if self.outcome is None:
-            raise WorkledgerError("a change was given up without an answer; this is a bug in Workledger")
-        return self.outcome
-
-
-class _AsyncTicket(_Ticket):
-    """A coroutine's place in the queue: it cannot lead, and is told through its event loop."""
-
-    __slots__ = ("future", "loop")
-
-    def __init__(self, change: Change, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(change)
-        self.loop = loop
-        self.future: asyncio.Future[Outcome] = loop.create_future()
-
-    def promote(self) -> bool:
-        return False
-
-    def settle(self, outcome: Outcome | WorkledgerError) -> None:
-        self.outcome = outcome
-
-    def tell(self) -> None:
-        if self.future.done():
-            return
-        if isinstance(self.outcome, WorkledgerError):
-            self.future.set_exception(self.outcome)
-        else:
-            self.future.set_result(self.result())
-
-
-class _BufferedTicket(_Ticket):
-    """A change nobody waits for."""
-
-    __slots__ = ("_change", "_on_refused")
-
-    def __init__(self, change: Change, on_refused: Callable[[Change, WorkledgerError], None]) -> None:
-        super().__init__(change)
-        self._change = change
-        self._on_refused = on_refused
-
-    def promote(self) -> bool:
-        return False
-
-    def settle(self, outcome: Outcome | WorkledgerError) -> None:
-        if isinstance(outcome, WorkledgerError):
-            self._on_refused(self._change, outcome)
-
-
-def _settle(tickets: Sequence[_Ticket], outcomes: Sequence[Outcome | WorkledgerError]) -> None:
-    """Give each caller its outcome; coroutines of one loop are woken by one call."""
-    by_loop: dict[asyncio.AbstractEventLoop, list[_AsyncTicket]] = {}
-    for ticket, outcome in zip(tickets, outcomes, strict=True):
-        ticket.settle(outcome)
-        if isinstance(ticket, _AsyncTicket):
-            by_loop.setdefault(ticket.loop, []).append(ticket)
-    for loop, waiting in by_loop.items():
-        try:
-            loop.call_soon_threadsafe(_tell_all, waiting)
-        except RuntimeError:
-            # The loop was closed while we committed: nobody is left to tell, and the record stands.
-            logger.debug("record.loop_closed waiting=%d", len(waiting))
-
-
-def _tell_all(tickets: list[_AsyncTicket]) -> None:
-    for ticket in tickets:
-        ticket.tell()
-
-
-def _as_ours(error: BaseException) -> WorkledgerError:
+def _as_ours(error: Exception) -> WorkledgerError:
     if isinstance(error, WorkledgerError):
         return error
+    if isinstance(error, psycopg.Error):
+        return translated(error)
     return WorkledgerError(f"recording failed: {type(error).__name__}: {error}")

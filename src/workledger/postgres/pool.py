@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from contextlib import contextmanager
 import psycopg
 
 from workledger.postgres.connection import Connection
+from workledger.postgres.forks import forget_after_fork
 
 __all__ = ["ConnectionPool"]
 
@@ -26,7 +26,14 @@ class ConnectionPool:
         self._idle: list[Connection] = []
         self._inherited: list[Connection] = []
         self._lock = threading.Lock()
-        self._pid = os.getpid()
+        self._closed = False
+        forget_after_fork(self)
+
+    def forget_parent(self) -> None:
+        """In a forked child: keep the parent's connections, untouched, and begin with none."""
+        self._inherited += self._idle
+        self._idle = []
+        self._lock = threading.Lock()
 
     @contextmanager
     def connection(self) -> Generator[Connection]:
@@ -38,18 +45,15 @@ class ConnectionPool:
             self._give_back(connection)
 
     def close(self) -> None:
-        """Close the idle connections."""
+        """Close the idle connections, and those that are lent when they come back."""
         with self._lock:
+            self._closed = True
             idle, self._idle = self._idle, []
         for connection in idle:
             connection.close()
 
     def _take(self) -> Connection:
         with self._lock:
-            if self._pid != os.getpid():
-                self._inherited += self._idle
-                self._idle = []
-                self._pid = os.getpid()
             connection = self._idle.pop() if self._idle else None
         if connection is None:
             return self._connect()
@@ -57,7 +61,7 @@ class ConnectionPool:
 
     def _give_back(self, connection: Connection) -> None:
         with self._lock:
-            if not connection.closed and not connection.broken and len(self._idle) < self._keep:
+            if not (self._closed or connection.closed or connection.broken) and len(self._idle) < self._keep:
                 self._idle.append(connection)
                 return
         connection.close()

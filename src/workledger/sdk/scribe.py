@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from workledger.flows.record import Recorder, apply_joining
 from workledger.model.change import Change
 from workledger.operational.apply import Outcome
 from workledger.postgres.connection import Connection, as_connection
+from workledger.postgres.forks import forget_after_fork
 from workledger.sdk.spool import Spool
 
 __all__ = ["Scribe", "Tally"]
@@ -50,10 +50,12 @@ class Scribe:
         self._spool = spool
         self._buffered = buffered
         self._joined: ContextVar[Connection | None] = ContextVar("workledger_joined", default=None)
-        self._forget()
+        recorder.is_held = lambda: self._is_away
+        self.forget_parent()
+        forget_after_fork(self)
 
-    def _forget(self) -> None:
-        self._pid = os.getpid()
+    def forget_parent(self) -> None:
+        """In a forked child: begin anew."""
         self._away = threading.Lock()
         self._is_away = False
         self._closing = threading.Event()
@@ -81,8 +83,10 @@ class Scribe:
 
     async def record_async(self, change: Change, *, wait: bool = False) -> Outcome:
         """The same without blocking the event loop."""
-        if self._joined.get() is not None or self._is_away or (self._buffered and not wait):
+        if self._joined.get() is not None or (self._buffered and not wait and not self._is_away):
             return self.record(change, wait=wait)
+        if self._is_away:
+            return await asyncio.to_thread(self.record, change, wait=wait)
         try:
             return await self._recorder.record_async(change)
         except DatabaseUnavailable as error:
@@ -130,8 +134,6 @@ class Scribe:
 
     def _keep_aside(self, changes: list[Change]) -> bool:
         """Spool changes if the database is away; False when it is there."""
-        if self._pid != os.getpid():
-            self._forget()
         if not self._is_away or self._spool is None:
             return False
         with self._away:
@@ -154,10 +156,20 @@ class Scribe:
 
     def _late_refusal(self, change: Change, error: WorkledgerError) -> None:
         if isinstance(error, DatabaseUnavailable) and self._spool is not None:
-            self._spool_instead(change, error)
-            return
+            try:
+                self._spool_instead(change, error)
+            except WorkledgerError as full:
+                error = full  # whoever comes next is told so; for this one nobody waits
+            else:
+                return
         self.tally.refused += 1
         logger.error("record.refused event_type=%s entity_id=%s reason=%s", change.event_type, change.entity_id, error)
+
+    def look_after_spool(self) -> None:
+        """Replay what another process left in the spool of this home, if there is anything."""
+        if self._spool is not None and not self._is_away and self._spool.waiting():
+            with self._away:
+                self._go_away()
 
     def _go_away(self) -> None:
         self._is_away = True
@@ -176,18 +188,18 @@ class Scribe:
     def _drained(self) -> bool:
         if self._spool is None:
             return True
-        refused = self._spool.refused()
         try:
+            refused = self._spool.refused()
             count = self._spool.drain(self._recorder.record_each)
+            with self._away:
+                # Nothing is recorded under this lock: whoever leads the recorder may be waiting for it to spool.
+                self._is_away = self._spool.waiting() > 0
+                if not self._is_away:
+                    self._drainer = None
+            self.tally.refused += self._spool.refused() - refused
         except WorkledgerError as error:
             logger.debug("record.still_away reason=%s", error)
             return False
-        with self._away:
-            # Nothing is recorded under this lock: whoever leads the recorder may be waiting for it to spool.
-            self._is_away = self._spool.waiting() > 0
-            if not self._is_away:
-                self._drainer = None
-        self.tally.refused += self._spool.refused() - refused
         if not self._is_away:
             logger.warning("record.direct_again replayed=%d", count)
         return not self._is_away

@@ -15,7 +15,7 @@ from typing import Final
 
 import msgspec
 
-from workledger.errors import SpoolFull, WorkledgerError
+from workledger.errors import SpoolFull, StoreCorrupted, WorkledgerError
 from workledger.model.change import Change
 from workledger.operational.apply import Outcome
 from workledger.postgres._process import exclusive
@@ -50,7 +50,7 @@ class Spool:
     def append(self, changes: Sequence[Change]) -> None:
         """Keep changes, in order, durably; raises `SpoolFull` at the bound or when the disk is full."""
         rows = [(len(data), data) for data in map(msgspec.msgpack.encode, changes)]
-        with self._lock, _as_spool_full(self._path), self._open() as database, database:
+        with self._lock, self._open() as database, database:
             database.execute("BEGIN IMMEDIATE")
             (held,) = database.execute("SELECT coalesce(sum(size_bytes), 0) FROM waiting").fetchone()
             self._check_room(held + sum(size for size, _ in rows))
@@ -116,18 +116,25 @@ class Spool:
     @contextmanager
     def _open(self) -> Generator[sqlite3.Connection]:
         # A connection for each use: it is rare, and so nothing has to survive a fork.
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with closing(sqlite3.connect(self._path, timeout=30, isolation_level=None)) as database:
-            database.executescript(_SCHEMA)
-            database.execute("PRAGMA synchronous = FULL")
-            yield database
+        with _translated(self._path):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with closing(sqlite3.connect(self._path, timeout=30, isolation_level=None)) as database:
+                database.executescript(_SCHEMA)
+                database.execute("PRAGMA synchronous = FULL")
+                yield database
 
 
 @contextmanager
-def _as_spool_full(path: Path) -> Generator[None]:
+def _translated(path: Path) -> Generator[None]:
     try:
         yield
     except sqlite3.OperationalError as error:
         raise SpoolFull(
-            f"PostgreSQL is away and the spool {path} cannot be written: {error}", size_bytes=None, limit_bytes=None
+            f"PostgreSQL is away and the spool {path} cannot be used: {error}", size_bytes=None, limit_bytes=None
+        ) from error
+    except (sqlite3.DatabaseError, OSError) as error:
+        raise StoreCorrupted(
+            f"PostgreSQL is away and the spool {path} cannot be read: {error}. Move the file aside; what it held "
+            "may still be read from it with `sqlite3 FILE .recover`",
+            location=str(path),
         ) from error

@@ -16,6 +16,7 @@ from workledger.model import change as changes
 from workledger.model.clock import Clock
 from workledger.model.ids import new_id
 from workledger.operational import reads
+from workledger.postgres.forks import forget_after_fork
 from workledger.postgres.pool import ConnectionPool
 from workledger.sdk.scribe import Scribe
 
@@ -39,11 +40,12 @@ class Worker:
         self._pool = pool
         self._clock = clock
         self._lease_s = lease_s
-        self._forget()
+        self.forget_parent()
+        forget_after_fork(self)
 
-    def _forget(self) -> None:
+    def forget_parent(self) -> None:
+        """In a forked child: it is a worker of its own, once it records."""
         self._worker_id: str | None = None
-        self._pid = os.getpid()
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
@@ -51,10 +53,8 @@ class Worker:
     @property
     def worker_id(self) -> str:
         """The id under which this process works; registers it when it is new."""
-        if self._worker_id is not None and self._pid == os.getpid():
+        if self._worker_id is not None:
             return self._worker_id
-        if self._pid != os.getpid():
-            self._forget()
         with self._lock:
             if self._worker_id is None:
                 self._worker_id = self._register()
@@ -92,11 +92,10 @@ class Worker:
                 with self._lock:
                     self._worker_id = self._register()
             reap(connection, self._recorder, clock=self._clock)
+        self._scribe.look_after_spool()
 
     def stop(self) -> None:
         """Record that this worker stopped; idempotent."""
-        if self._pid != os.getpid():
-            return
         self._stopping.set()
         with self._lock:
             worker_id, self._worker_id = self._worker_id, None

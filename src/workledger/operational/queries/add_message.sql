@@ -1,7 +1,7 @@
 -- Promise: a message gets the next `seq` of its conversation, and its row and `message.added` event appear
 -- together. The event carries the seq, so that a replay gives the same one.
 -- Safe under concurrency: the update of the conversation row locks it until commit, so seqs are dense and in
--- commit order. A repeated message id is left out before anything is counted.
+-- commit order. A repeated message id, earlier or in the same batch, is left out before anything is counted.
 WITH change AS (
     SELECT * FROM jsonb_to_recordset($1::jsonb) AS c (
         n integer, event_id uuid, event_type text, entity_type text, entity_id text, workflow_id text,
@@ -9,7 +9,7 @@ WITH change AS (
 ), fresh AS (
     SELECT c.*, row_number() OVER (PARTITION BY c.entity_id ORDER BY c.n) AS nth,
            count(*) OVER (PARTITION BY c.entity_id) AS many
-    FROM change c
+    FROM (SELECT DISTINCT ON (payload ->> 'message_id') * FROM change ORDER BY payload ->> 'message_id', n) AS c
     WHERE NOT EXISTS (SELECT FROM messages m WHERE m.message_id = c.payload ->> 'message_id')
 ), counted AS (
     UPDATE conversations v
@@ -36,7 +36,7 @@ WITH change AS (
     INSERT INTO events (
         event_id, event_type, entity_type, entity_id, workflow_id, severity, created_at, payload)
     SELECT c.event_id, c.event_type, c.entity_type, c.entity_id, c.workflow_id, c.severity, c.created_at, c.payload || jsonb_build_object('seq', a.seq)
-    FROM change c JOIN added a ON a.message_id = c.payload ->> 'message_id'
+    FROM fresh c JOIN added a ON a.message_id = c.payload ->> 'message_id'
     WHERE c.recorded_at IS NULL
     ORDER BY c.n
     RETURNING event_id
@@ -44,4 +44,4 @@ WITH change AS (
     INSERT INTO event_inbox (event_id) SELECT event_id FROM event
 )
 SELECT c.event_id, a.seq
-FROM change c JOIN added a ON a.message_id = c.payload ->> 'message_id'
+FROM fresh c JOIN added a ON a.message_id = c.payload ->> 'message_id'
