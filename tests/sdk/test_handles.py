@@ -122,3 +122,20 @@ def test_a_twenty_megabyte_value_is_refused_by_a_direct_call(ledger):
 def test_an_id_of_300_characters_is_refused(ledger):
     with pytest.raises(InvalidInput, match="300 characters"):
         ledger.start_workflow("w", workflow_id="x" * 300)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        {TAG: "payload", "digest": "00", "size": 1},
+        {TAG: "float", "value": "NaN"},
+        {TAG: {"nested": "\0"}, "\0": 1},
+        {"plain": None},
+    ],
+)
+def test_the_payload_of_an_event_comes_back_whatever_its_keys_are(ledger, payload):
+    with ledger.start_workflow("w") as run:
+        event_id = run.event("odd.keys", payload)
+    with ledger.pool.connection() as connection:
+        (event,) = [event for event in of_workflow(connection, run.workflow_id) if event.event_id == event_id]
+    assert event.payload == payload

@@ -423,9 +423,7 @@ def record_event(
         entity=(check_name("entity_type", entity_type, limit=100), check_id("entity_id", entity_id)),
         workflow_id=workflow_id,
         at=at,
-        payload={
-            packer.text(key) or "": packer.value(f"payload.{key}", value) for key, value in (payload or {}).items()
-        },
+        payload=packer.fields("payload", payload or {}),
         packer=packer,
         severity=Severity(severity),
         event_id=event_id,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -103,6 +103,11 @@ class Packer:
         if len(data) > MAX_PAYLOAD_BYTES:
             return self._refuse(name, value, size=len(data), digest=hashlib.sha256(data).hexdigest())
         return orjson.Fragment(data)
+
+    def fields(self, name: str, values: Mapping[str, object]) -> dict[str, Any]:
+        """Return an object whose values are packed one by one; one that uses the reserved key is wrapped."""
+        packed = {escape_text(key): self.value(f"{name}.{key}", value) for key, value in values.items()}
+        return {TAG: "dict", "value": packed} if TAG in packed else packed
 
     def text(self, value: str | None) -> str | None:
         """Return text with what PostgreSQL refuses escaped; None stays None."""
