@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any, Final
+from uuid import UUID
 
 import msgspec
 import psycopg
@@ -27,10 +28,13 @@ __all__ = [
     "Seal",
     "Unsealed",
     "add",
+    "first_signed",
     "followed_by",
+    "hashes",
     "iterate",
     "leaves_of",
     "newest",
+    "position_of",
     "seal_of",
     "take_turn",
     "unsealed",
@@ -135,6 +139,24 @@ def seal_of(connection: Connection, position: int) -> Seal | None:
     """The seal that holds a position."""
     rows = _fetch(connection, "seal_of", (position,))
     return Seal(*rows[0]) if rows else None
+
+
+def first_signed(connection: Connection, *, after: int) -> Seal | None:
+    """The first signed seal after a number, without its leaves."""
+    rows = _fetch(connection, "first_signed_seal", (after,))
+    return Seal(*rows[0]) if rows else None
+
+
+def hashes(connection: Connection, *, upto: int) -> bytes:
+    """The hashes of the seals up to a number, in order, 32 bytes each."""
+    ((found,),) = _fetch(connection, "seal_hashes", (upto,))
+    return found
+
+
+def position_of(connection: Connection, event_id: UUID) -> int | None:
+    """The position of an event."""
+    rows = _fetch(connection, "position_of_event", (event_id,))
+    return rows[0][0] if rows else None
 
 
 def iterate(connection: Connection, *, after: int = 0, page: int = 16) -> Iterator[Seal]:
