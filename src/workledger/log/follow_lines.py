@@ -1,0 +1,27 @@
+"""The log as lines of JSON, made by PostgreSQL: what only passes through is never parsed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import psycopg
+
+from workledger.log.reader import head
+from workledger.postgres.connection import Connection, translate_errors
+from workledger.postgres.statements import load
+
+__all__ = ["lines"]
+
+
+def lines(connection: Connection, *, after: int = 0, upto: int | None = None) -> Iterator[bytes]:
+    r"""The events after a position, in order, up to `upto` (default: the head when asked), each as a line of JSON.
+
+    A line has the keys of an event, `position` to `payload`, and ends with `\n`: `file.writelines(lines(connection))`
+    writes NDJSON. Nothing but the line at hand is in memory. The connection is busy until the last line is taken.
+    """
+    last = head(connection)[0] if upto is None else upto
+    with translate_errors(), connection.transaction(), psycopg.Cursor(connection) as cursor:
+        cursor.execute(load("workledger.log", "pin_plans"))
+        with cursor.copy(load("workledger.log", "lines"), (after, last)) as copy:
+            for data in copy:
+                yield bytes(data)
