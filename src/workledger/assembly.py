@@ -142,9 +142,18 @@ def _complete_schema(settings: Settings, connection: Connection) -> None:
 
 
 def verify(
-    settings: Settings, *, names: Sequence[str] = (), on_progress: Callable[[str, int], None] | None = None
+    settings: Settings,
+    *,
+    names: Sequence[str] = (),
+    keys: Sequence[str] = (),
+    checkpoints: Path | None = None,
+    on_progress: Callable[[str, int], None] | None = None,
 ) -> Iterator[Check]:
-    """Check the stores against the log: those that are named, or all; see `flows.verify`."""
+    """Check the stores against the log: those that are named, or all; see `flows.verify`.
+
+    `keys` are the public keys to trust for seals (none: those that the database lists), `checkpoints` is a folder of
+    checkpoints that were kept.
+    """
     from workledger.flows import verify as checks
 
     def tell(name: str) -> Callable[[int], None] | None:
@@ -163,7 +172,7 @@ def verify(
         if not names or "metrics" in names:
             yield checks.check_metrics(connection)
         if not names or "seals" in names:
-            yield checks.check_seals(connection, on_progress=tell("seals"))
+            yield checks.check_seals(connection, keys=keys, checkpoints=checkpoints, on_progress=tell("seals"))
 
 
 def wait_for_consumers(settings: Settings, *, on_progress: Callable[[str, int], None] | None = None) -> int:

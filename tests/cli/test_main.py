@@ -55,8 +55,8 @@ def plain(text):
     return re.sub(r"\x1b\[[0-9;]*m", "", text)
 
 
-def test_these_are_the_commands():
-    assert sorted(path[0] for path in ALL if len(path) == 1) == sorted(COMMANDS)
+def test_the_commands_of_the_design_are_there():
+    assert {path[0] for path in ALL if len(path) == 1} >= set(COMMANDS)
 
 
 @pytest.mark.parametrize("path", ALL, ids=" ".join)

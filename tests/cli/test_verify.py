@@ -129,6 +129,23 @@ ALTERATIONS = {
 }
 
 
+def test_seals_are_compared_with_the_key_and_the_checkpoints_that_were_kept(cli, store, ledger, alter, environment):
+    key = cli("keys", "new").out.strip().splitlines()[-1]
+    ledger.event("signed", entity_type="thing", entity_id="1")
+    assert cli("seals", "make").code == 0
+    assert cli("seals", "checkpoint", "kept").code == 0
+    sound = cli("verify", "--seals", "--key", key, "--checkpoints", "kept", "--json").document
+    assert sound["ok"] is True
+    assert sound["checks"][0]["counts"]["checkpoints"] == 1
+    alter("DELETE FROM seals WHERE number = (SELECT max(number) FROM seals)")
+    assert cli("verify", "--seals", "--key", key, "--checkpoints", "kept").code == 1
+
+
+def test_a_key_that_is_none_is_refused(cli, store):
+    answer = cli("verify", "--seals", "--key", "nonsense")
+    assert (answer.code, answer.err.count("\n")) == (2, 1)
+
+
 def test_guards_that_are_off_are_named_too(cli, store, database_url):
     with psycopg.connect(database_url) as connection:
         connection.execute("ALTER TABLE workledger.seals DISABLE TRIGGER ALL")

@@ -53,14 +53,12 @@ def events(
     ] = False,
 ) -> None:
     """The event log in the order of its positions: the newest events, or what comes as it comes."""
-    from workledger.log import reader
-    from workledger.log.sequencer import sequence
+    from workledger.flows.log_to_synapse import bring_up_to_date
 
     session = session_of(context)
     wanted = _Filter(event_type=event_type, entity=entity, workflow=workflow)
     with session.connection() as connection:
-        sequence(connection, schema=session.settings.project)
-        head = reader.head(connection)[0]
+        head = bring_up_to_date(connection, schema=session.settings.project)
         found = wanted.first(connection, after=after, limit=limit, head=head)
         if not follow and as_json:
             print_json({"head": head, "events": [_document(event) for event in found]})
@@ -76,13 +74,13 @@ def events(
 def _following(connection: Connection, session: Session, *, after: int) -> Iterator[Event]:
     """Every event after a position as it comes: woken by whoever sequences, and looking by itself every second."""
     from workledger.flows.follow import listen, wait
+    from workledger.flows.log_to_synapse import bring_up_to_date
     from workledger.log import reader
-    from workledger.log.sequencer import sequence
 
     if not session.settings.pooled:
         listen(connection, schema=session.settings.project)
     while True:
-        sequence(connection, schema=session.settings.project)
+        bring_up_to_date(connection, schema=session.settings.project)
         while page := reader.read(connection, after=after):
             yield from page
             after = page[-1].position or after

@@ -10,8 +10,24 @@ from typing import Annotated, Any, Final
 import typer
 
 from workledger._version import __version__
-from workledger.cli import control, demo, doctor, events, failed, keys, migrate, ps, servers, show, transfer, verify
+from workledger.cli import (
+    control,
+    demo,
+    doctor,
+    events,
+    failed,
+    keys,
+    migrate,
+    prove,
+    ps,
+    seals,
+    servers,
+    show,
+    transfer,
+    verify,
+)
 from workledger.cli._exits import INTERRUPTED, OK, complain
+from workledger.cli._help import flow_helps
 from workledger.cli._session import Session
 
 __all__ = ["app", "main"]
@@ -59,8 +75,9 @@ def _options(
     context.obj = Session({name: value for name, value in given.items() if value is not None})
 
 
-for _group in (demo, servers, ps, failed, show, events, control, transfer, verify, migrate, keys, doctor):
+for _group in (demo, servers, ps, failed, show, events, control, transfer, verify, migrate, keys, seals, prove, doctor):
     _group.add_to(app)
+flow_helps(app)
 
 _HOISTED: Final = ("--database-url", "--project", "--home")
 

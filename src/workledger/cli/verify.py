@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -38,6 +39,12 @@ def verify(
     training: Annotated[bool, typer.Option("--training", help="Only: does the training store hold the log?")] = False,
     metrics: Annotated[bool, typer.Option("--metrics", help="Only: do the counters equal the log?")] = False,
     seals: Annotated[bool, typer.Option("--seals", help="Only: do the seals of the log hold?")] = False,
+    key: Annotated[
+        list[str] | None, typer.Option(metavar="KEY", help="Trust this public key for seals; can be repeated.")
+    ] = None,
+    checkpoints: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Compare the seals with the checkpoints kept in this folder.")
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="First let training store, metrics and seals catch up.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
@@ -60,7 +67,7 @@ def verify(
             wait_for_consumers(session.settings, on_progress=tell)
     checks: list[Check] = []
     with _progress("checking", quiet=as_json) as tell:
-        for check in run(session.settings, names=names, on_progress=tell):
+        for check in run(session.settings, names=names, keys=key or (), checkpoints=checkpoints, on_progress=tell):
             checks.append(check)
             if not as_json:
                 _print(check)
