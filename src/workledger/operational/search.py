@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, LiteralString, TypeVar, cast
@@ -35,8 +36,9 @@ __all__ = [
 Record = TypeVar("Record")
 
 MAX_LIMIT: Final = 10_000
-#: So many of the newest rows are looked at one by one before a search goes through the index of words.
-PROBE: Final = 2_000
+#: So many of the newest rows are looked at one by one before a search goes through the index of words, which finds
+#: all matches before it can sort them. The second number is for words that seem frequent enough to fill a page so.
+_PROBES: Final = {"search_newest_workflows": (2_000, 20_000), "search_newest_failures": (500, 5_000)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,8 +183,8 @@ def search_workflows(
     """
     place = read_cursor("search", cursor, datetime, str)
     parameters = (*_query(text), status, since, until, *place, _one_more(limit))
-    found = _workflows(connection, "search_newest_workflows", (*parameters, PROBE))
-    if len(found) <= limit:
+    found = _frequent(_workflows, connection, "search_newest_workflows", parameters, limit=limit)
+    if found is None:
         found = _workflows(connection, "search_workflows", parameters)
     return make_page(found, limit=limit, name="search", place=_by_creation)
 
@@ -199,10 +201,26 @@ def search_failures(
     """Failed executions whose error or task has the words, newest failure first; words as in `search_workflows`."""
     place = read_cursor("search_failures", cursor, datetime, str)
     parameters = (*_query(text), since, until, *place, _one_more(limit))
-    found = _executions(connection, "search_newest_failures", (*parameters, PROBE))
-    if len(found) <= limit:
+    found = _frequent(_executions, connection, "search_newest_failures", parameters, limit=limit)
+    if found is None:
         found = _executions(connection, "search_failures", parameters)
     return make_page(found, limit=limit, name="search_failures", place=_by_end)
+
+
+def _frequent(
+    read: Callable[[Connection, LiteralString, tuple[Any, ...]], list[Record]],
+    connection: Connection,
+    name: LiteralString,
+    parameters: tuple[Any, ...],
+    *,
+    limit: int,
+) -> list[Record] | None:
+    """A full page from among the newest rows; None when the words are too rare for that."""
+    few, many = _PROBES[name]
+    found = read(connection, name, (*parameters, few))
+    if limit * few < len(found) * many and len(found) <= limit:
+        found = read(connection, name, (*parameters, many))
+    return found if len(found) > limit else None
 
 
 _BEGINNING: Final = re.compile(r"(?<!\S)(\w+)\*(?!\S)")

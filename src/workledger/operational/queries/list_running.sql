@@ -5,10 +5,12 @@ SELECT w.workflow_id, name, workflow_type, status, current_step, total_steps, co
        metadata, tags, definition_version, parent_workflow_id, conversation_id, subject, trace_id, w.worker_id,
        attempt, execution_time_ms, cancel_requested_at
 FROM workflows w
-LEFT JOIN workers k ON k.worker_id = w.worker_id
 WHERE w.status = 'running'
-  AND (k.worker_id IS NULL OR (k.stopped_at IS NULL AND k.lost_at IS NULL
-       AND k.heartbeat_at >= now() - k.lease_s * interval '1 second'))
+  AND NOT EXISTS (
+      SELECT FROM workers k
+      WHERE k.worker_id = w.worker_id
+        AND (k.stopped_at IS NOT NULL OR k.lost_at IS NOT NULL
+             OR k.heartbeat_at < now() - k.lease_s * interval '1 second'))
   AND ($1::timestamptz IS NULL OR (w.started_at, w.workflow_id) > ($1, $2::text))
 ORDER BY w.started_at, w.workflow_id
 LIMIT $3

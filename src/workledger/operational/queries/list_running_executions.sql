@@ -4,9 +4,11 @@ SELECT x.execution_id, x.workflow_id, task_name, status, NULL::jsonb AS input_da
        x.created_at, x.started_at, completed_at, kind, parent_execution_id, step_key, input_digest, x.worker_id,
        error_type, NULL AS error_traceback, input_tokens, output_tokens, cost_usd, model, metadata
 FROM task_executions x
-LEFT JOIN workers k ON k.worker_id = x.worker_id
 WHERE x.status = 'running'
-  AND (k.worker_id IS NULL OR (k.stopped_at IS NULL AND k.lost_at IS NULL
-       AND k.heartbeat_at >= now() - k.lease_s * interval '1 second'))
+  AND NOT EXISTS (
+      SELECT FROM workers k
+      WHERE k.worker_id = x.worker_id
+        AND (k.stopped_at IS NOT NULL OR k.lost_at IS NOT NULL
+             OR k.heartbeat_at < now() - k.lease_s * interval '1 second'))
 ORDER BY x.started_at, x.execution_id
 LIMIT $1

@@ -1,0 +1,107 @@
+"""Each hot statement reads its index and no whole table, with the statistics of 20,000 workflows."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from workledger.postgres.statements import load
+
+NOW = datetime.now(UTC)
+DAY = NOW - timedelta(days=1)
+WEEK = NOW - timedelta(days=7)
+#: The place of a last row somewhere in the middle of a list.
+PLACE = (NOW - timedelta(days=90), "01900000")
+NO_PLACE = (None, None)
+PAGE = 51
+
+
+def find(**filters):
+    names = ("status", "name", "workflow_type", "tag", "subject", "conversation_id", "since", "until")
+    return tuple(filters.get(name) for name in names)
+
+
+HOT = [
+    ("find_workflows", (*find(), *NO_PLACE, PAGE), "workflows_newest"),
+    ("find_workflows", (*find(), *PLACE, PAGE), "workflows_newest"),
+    ("find_workflows", (*find(since=WEEK), *NO_PLACE, PAGE), "workflows_newest"),
+    ("find_workflows", (*find(name="workflow-1"), *NO_PLACE, PAGE), "workflows_by_name|workflows_newest"),
+    ("find_workflows", (*find(name="workflow-39"), *NO_PLACE, PAGE), "workflows_by_name"),
+    ("find_workflows", (*find(name="workflow-39"), *PLACE, PAGE), "workflows_by_name"),
+    ("find_workflows", (*find(workflow_type="type-4"), *NO_PLACE, PAGE), "workflows_by_type|workflows_newest"),
+    ("find_workflows", (*find(workflow_type="none"), *NO_PLACE, PAGE), "workflows_by_type"),
+    ("find_workflows", (*find(tag="tag-3"), *NO_PLACE, PAGE), "workflows_by_tag|workflows_newest"),
+    ("find_workflows", (*find(tag="none"), *NO_PLACE, PAGE), "workflows_by_tag"),
+    ("find_workflows", (*find(subject="user-5"), *NO_PLACE, PAGE), "workflows_by_subject"),
+    ("find_workflows", (*find(conversation_id="none"), *NO_PLACE, PAGE), "workflows_by_conversation"),
+    ("find_workflows", (*find(status="running"), *NO_PLACE, PAGE), "idx_workflows_status|workflows_newest"),
+    ("list_running", (*NO_PLACE, PAGE), "workflows_running_by_age"),
+    ("list_running", (*PLACE, PAGE), "workflows_running_by_age"),
+    ("list_running_executions", (PAGE,), "task_executions_running_by_age"),
+    ("list_failed_workflows", (None, *NO_PLACE, PAGE), "workflows_failed_by_time"),
+    ("list_failed_workflows", (DAY, *NO_PLACE, PAGE), "workflows_failed_by_time"),
+    ("list_failed_workflows", (None, *PLACE, PAGE), "workflows_failed_by_time"),
+    ("list_failed_executions", (DAY, *NO_PLACE, PAGE), "task_executions_failed_by_time"),
+    ("list_stuck", (3600.0, *NO_PLACE, PAGE), "workflows_running_by_age|idx_workflows_status"),
+    ("list_slowest_workflows", (DAY, NOW, None, *NO_PLACE, PAGE), "workflows_newest"),
+    ("list_slowest_workflows", (WEEK, NOW, "workflow-39", *NO_PLACE, PAGE), "workflows_by_name|workflows_newest"),
+    ("list_slowest_executions", (DAY, NOW, None, None, *NO_PLACE, PAGE), "task_executions_finished"),
+    ("search_newest_workflows", ("billing", None, None, None, None, *NO_PLACE, PAGE, 2000), "workflows_newest"),
+    ("search_workflows", ("nobody", None, None, None, None, *NO_PLACE, PAGE), "workflows_words"),
+    ("search_workflows", ("", "'nobo':*", None, None, None, *PLACE, PAGE), "workflows_words"),
+    ("search_newest_failures", ("x", None, None, None, *NO_PLACE, PAGE, 20), "task_executions_failed_by_time"),
+    ("search_failures", ("nobody", None, None, None, *NO_PLACE, PAGE), "task_executions_words"),
+    ("workflow_statistics", (DAY, NOW, None, True, True), "workflows_newest"),
+    ("workflow_statistics", (WEEK, NOW, "workflow-39", False, True), "workflows_by_name|workflows_newest"),
+    ("execution_statistics", (DAY, NOW, None, True, True), "task_executions_finished"),
+    ("get_workflow", ("w",), "workflows_pkey"),
+    ("executions_of", ("w",), "idx_task_executions_workflow"),
+    ("usage_of_workflow", ("w", True), "idx_task_executions_workflow"),
+    ("usage_of_conversation", ("c",), "workflows_by_conversation"),
+    ("list_children", ("w", PAGE), "workflows_by_parent"),
+]
+
+
+@pytest.mark.parametrize(("name", "parameters", "index"), HOT, ids=[f"{n}-{i}" for i, (n, _, _) in enumerate(HOT)])
+def test_a_hot_statement_reads_its_index_and_sorts_no_table(explain, name, parameters, index):
+    nodes = explain(load("workledger.operational", name), parameters)
+    used = {node["Index Name"] for node in nodes if "Index Name" in node}
+    assert used & set(index.split("|")), f"it reads {used}"
+    assert whole_tables(nodes) == []
+    assert [node["Plan Rows"] for node in nodes if "Sort" in node["Node Type"] and node["Plan Rows"] > 5000] == []
+
+
+def test_a_timeline_reads_the_events_of_its_workflow_only(explain):
+    nodes = explain(load("workledger.operational", "timeline"), ("w", None, PAGE))
+    used = {node["Index Name"] for node in nodes if "Index Name" in node}
+    assert {name for name in used if name.endswith("_workflow_id_event_id_idx")}
+    assert "event_positions_event_id_key" in used
+    assert whole_tables(nodes) == []
+
+
+def test_the_newest_branch_is_read_by_ranges_of_seq(filled, explain):
+    filled.execute("INSERT INTO conversations (conversation_id, last_seq) VALUES ('c', 5000), ('d', 5000)")
+    filled.execute(
+        "INSERT INTO messages (message_id, conversation_id, seq, role, parent_seq)"
+        " SELECT c || n, c, n, 'user', CASE WHEN n % 1000 = 999 THEN n - 100 END"
+        " FROM unnest(ARRAY['c', 'd']) AS c CROSS JOIN generate_series(1, 5000) AS n"
+    )
+    filled.execute("ANALYZE messages, conversations")
+    try:
+        for name, parameters in (("read_branch", ("c", None, 0, 50)), ("read_branch_end", ("c", None, None, 50))):
+            nodes = explain(load("workledger.operational", name), parameters)
+            used = {node["Index Name"] for node in nodes if "Index Name" in node}
+            assert used - {"conversations_pkey"} == {"messages_forks", "messages_conversation_id_seq_key"}
+            assert whole_tables(nodes) == []
+    finally:
+        filled.execute("TRUNCATE messages, conversations")
+
+
+def whole_tables(nodes):
+    """The tables that a plan reads whole; reading one that is empty, or has a few rows by nature, costs nothing."""
+    return [
+        node["Relation Name"]
+        for node in nodes
+        if node["Node Type"] == "Seq Scan"
+        and node["Relation Name"] not in {"workers", "log_head", "conversations"}
+        and node["Total Cost"] > 1
+    ]
