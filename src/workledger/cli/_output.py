@@ -63,9 +63,12 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
 
 
 def print_lines(*lines: Any) -> None:
-    """Print lines; a `Text` keeps its style."""
+    """Print lines; a `Text` keeps its style. Plain ones need no rich, which takes a while to import."""
     for line in lines:
-        _print(line if _is_text(line) else styled(line))
+        if _is_text(line):
+            _print(line)
+        else:
+            _write(f"{printable(line)}\n")
 
 
 def print_text(text: str) -> None:
