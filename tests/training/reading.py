@@ -135,5 +135,5 @@ def tree(folder: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != "_lock"
+        if path.is_file() and not path.name.startswith("_lock")
     }

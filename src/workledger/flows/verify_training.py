@@ -131,18 +131,17 @@ class _Checker:
         """Compare the published schemas with the ones the lines were written by."""
         for record_type, schema in SCHEMAS.items() if self._report.ranges else ():
             path = f"_schema/{record_type}.json"
-            published = self._store.folder / path
-            if not published.exists():
+            published = self._store.document(path)
+            if published is None:
                 self._report.add("schema", path, "is missing; the next writer writes it again")
-            elif published.read_bytes() != schema.published():
+            elif published != schema.published():
                 self._report.add("schema", path, "is not the schema of the lines; the next writer writes it again")
 
     def check_unlisted(self) -> None:
         """Files of positions that are landed, beside those of the manifest, would be read twice by whoever globs."""
         listed, unreadable = self._listed()
-        for path in self._store.shards():
-            name = str(path.relative_to(self._store.folder))
-            found = range_of(path.name)
+        for name in self._store.shards():
+            found = range_of(name.rpartition("/")[2])
             if found is None or found in unreadable or name in listed:
                 continue
             if found[0] <= self._report.position:

@@ -60,8 +60,7 @@ def read_entry(data: bytes, *, location: str) -> Entry:
         entry = _decode(data)
     except msgspec.MsgspecError as error:
         raise StoreCorrupted(f"{location} is not a manifest entry: {error}", location=location) from error
-    if entry.schema_version > SCHEMA_VERSION or entry.manifest_version > MANIFEST_VERSION:
-        raise SchemaError(f"{location} was written by a newer version of Workledger; upgrade this one")
+    _check_version(entry.schema_version, entry.manifest_version, location)
     return entry
 
 
@@ -90,17 +89,59 @@ def tiled(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
     return counting
 
 
-def latest(entries: Iterable[Entry], *, formats: Iterable[str]) -> bytes:
-    """Give the summary for people and readers: how far the store is, and the ranges to read, in order."""
-    listed = list(entries)
-    summary = {
-        "manifest_version": MANIFEST_VERSION,
-        "schema_version": SCHEMA_VERSION,
-        "position": listed[-1].last if listed else 0,
-        "formats": list(formats),
-        "rows": {record_type: sum(entry.rows[record_type] for entry in listed) for record_type in RecordType},
-        "ranges": [
-            {"first": entry.first, "last": entry.last, "rows": entry.rows, "manifest": entry.path} for entry in listed
-        ],
-    }
-    return msgspec.json.format(msgspec.json.encode(summary), indent=2) + b"\n"
+class ListedRange(msgspec.Struct, frozen=True, kw_only=True):
+    """What the summary says about a range; `manifest` is where its entry is."""
+
+    first: int
+    last: int
+    rows: dict[RecordType, int]
+    manifest: str
+
+
+class Latest(msgspec.Struct, frozen=True, kw_only=True):
+    """The summary for people and readers, `latest.json`: how far the store is, and the ranges to read, in order.
+
+    Whoever reads by it sees every position once. In a bucket it is also what decides: a range counts from the moment
+    when the summary that names it takes the place of the one before.
+    """
+
+    manifest_version: int = MANIFEST_VERSION
+    schema_version: int = SCHEMA_VERSION
+    position: int = 0
+    formats: list[str] = []
+    rows: dict[RecordType, int] = msgspec.field(default_factory=lambda: dict.fromkeys(RecordType, 0))
+    ranges: list[ListedRange] = []
+
+    def encoded(self) -> bytes:
+        """Give the summary as the file that holds it."""
+        return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
+
+
+def listed(entry: Entry) -> ListedRange:
+    """Give what the summary says about an entry."""
+    return ListedRange(first=entry.first, last=entry.last, rows=entry.rows, manifest=entry.path)
+
+
+def latest(ranges: Iterable[ListedRange], *, formats: Iterable[str]) -> Latest:
+    """Give the summary of these ranges, which are in order."""
+    known = list(ranges)
+    rows = {record_type: sum(one.rows[record_type] for one in known) for record_type in RecordType}
+    return Latest(position=known[-1].last if known else 0, formats=list(formats), rows=rows, ranges=known)
+
+
+_decode_latest = msgspec.json.Decoder(Latest).decode
+
+
+def read_latest(data: bytes, *, location: str) -> Latest:
+    """Read a summary, or raise `StoreCorrupted`; `SchemaError` when a newer version of Workledger wrote it."""
+    try:
+        summary = _decode_latest(data)
+    except msgspec.MsgspecError as error:
+        raise StoreCorrupted(f"{location} is not a summary of a manifest: {error}", location=location) from error
+    _check_version(summary.schema_version, summary.manifest_version, location)
+    return summary
+
+
+def _check_version(schema_version: int, manifest_version: int, location: str) -> None:
+    if schema_version > SCHEMA_VERSION or manifest_version > MANIFEST_VERSION:
+        raise SchemaError(f"{location} was written by a newer version of Workledger; upgrade this one")

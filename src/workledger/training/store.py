@@ -5,28 +5,28 @@ data/training/
 ├── _manifest/<first>-<last>.json                    one entry a range, created once
 ├── _schema/<record type>.json                       what the columns are (JSON Schema)
 ├── latest.json                                      a summary of the manifest, replaced with each range
-├── _lock                                            held by the one process that writes
-└── _tmp/                                            what is being written
+├── _lock  _lock_rewriting  _lock_latest             held by the one process that lands, rewrites, says what is there
+└── _tmp/  _rewriting/                               what is being written
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-import os
-import uuid
-from collections.abc import Generator, Sequence
+import shutil
+import time
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import BinaryIO, Final, Protocol
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from workledger.errors import ConfigurationError, StoreCorrupted, Unavailable
+from workledger.errors import ConfigurationError, StoreCorrupted
 from workledger.training import formats
+from workledger.training.folder import Folder, explained, locked
 from workledger.training.formats import Format
-from workledger.training.manifest import Entry, entry_path, latest, read_entry, tiled
+from workledger.training.manifest import Entry, ListedRange, entry_path, latest, listed, read_entry, tiled
 from workledger.training.records import SCHEMAS, RecordType
-from workledger.training.shards import OpenShard, ShardFile, create_file, range_of, sync_folder
+from workledger.training.shards import OpenShard, ShardFile, range_of
 
 __all__ = ["LocalStore", "StoreWriter", "TrainingStore", "open_store"]
 
@@ -95,6 +95,7 @@ class LocalStore:
     def __init__(self, folder: Path, *, formats: Sequence[Format]) -> None:
         self.folder = folder.expanduser().absolute()
         self.formats = tuple(formats)
+        self._known: dict[tuple[int, int], ListedRange] = {}
 
     @property
     def name(self) -> str:
@@ -138,30 +139,32 @@ class LocalStore:
         except FileNotFoundError as error:
             raise StoreCorrupted(f"{file.path} is in the manifest and not in the store", location=file.path) from error
 
-    def shards(self) -> list[Path]:
-        """Give the files in the places of shards that are named like one."""
+    def shards(self) -> list[str]:
+        """Give the paths of the files that are named like a shard, listed or not."""
         return [
-            path
+            f"{record_type}/{path.name}"
             for record_type in RecordType
             for path in sorted((self.folder / record_type).glob("*"))
             if range_of(path.name) is not None
         ]
 
-    def unlisted(self) -> list[Path]:
-        """Give the files named like a shard whose range the manifest does not have: a dead writer's."""
+    def unlisted(self) -> list[str]:
+        """Give the files named like a shard whose range the manifest does not have: left by who died."""
         known = set(self.all_ranges())
-        return [path for path in self.shards() if range_of(path.name) not in known]
+        return [path for path in self.shards() if range_of(Path(path).name) not in known]
+
+    def document(self, path: str) -> bytes | None:
+        """Give a small file; None when it is not there."""
+        try:
+            return (self.folder / path).read_bytes()
+        except FileNotFoundError:
+            return None
 
     @contextmanager
     def writing(self) -> Generator[StoreWriter | None]:
         """Be the one writer, by a lock on a file that ends with the process that holds it."""
-        with _explained(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self.folder / "_lock", os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+        with self._locked("_lock") as first:
+            if not first:
                 yield None
                 return
             writer = _LocalWriter(self)
@@ -169,8 +172,33 @@ class LocalStore:
                 yield writer
             finally:
                 writer.discard()
-        finally:
-            os.close(descriptor)
+
+    @contextmanager
+    def rewriting(self) -> Generator[_LocalRewriter | None]:
+        """Be the one who rewrites what is landed, while the writer goes on."""
+        with self._locked("_lock_rewriting") as first:
+            if not first:
+                yield None
+                return
+            rewriter = _LocalRewriter(self)
+            try:
+                yield rewriter
+            finally:
+                shutil.rmtree(rewriter.folder, ignore_errors=True)
+
+    def say_latest(self, files: Folder) -> None:
+        """Replace the summary. One at a time: the last to write it has seen what all before have done."""
+        with locked(self.folder / "_lock_latest", wait=True):
+            self._known = {found: self._known.get(found) or listed(self.entry(*found)) for found in self.ranges()}
+            summary = latest(self._known.values(), formats=[form.name for form in self.formats])
+            files.replace("latest.json", summary.encoded())
+
+    @contextmanager
+    def _locked(self, name: str) -> Generator[bool]:
+        with explained(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        with locked(self.folder / name, wait=False) as first:
+            yield first
 
 
 class _LocalWriter:
@@ -178,27 +206,27 @@ class _LocalWriter:
 
     def __init__(self, store: LocalStore) -> None:
         self._store = store
-        self._tmp = store.folder / "_tmp"
-        with _explained(store.folder):
+        self._files = Folder(store.folder, scratch="_tmp")
+        ranges = store.ranges()
+        self._end = store.entry(*ranges[-1]) if ranges else None
+        with explained(store.folder):
             self._prepare()
-        self._entries = store.entries()
-        with _explained(store.folder):
-            self._say_latest()
-        self._shard = OpenShard(self._tmp, formats=store.formats)
+            store.say_latest(self._files)
+        self._shard = OpenShard(self._files.scratch, formats=store.formats)
 
     @property
     def position(self) -> int:
         """The end of the last range."""
-        return self._entries[-1].last if self._entries else 0
+        return self._end.last if self._end else 0
 
     @property
     def last_event_id(self) -> str | None:
         """The id of the event there."""
-        return self._entries[-1].last_event_id if self._entries else None
+        return self._end.last_event_id if self._end else None
 
     def write(self, record_type: RecordType, lines: Sequence[bytes]) -> None:
         """Write to the files of the range at hand."""
-        with _explained(self._store.folder):
+        with explained(self._store.folder):
             self._shard.write(record_type, lines)
 
     def commit(self, *, last: int, last_event_id: str) -> Entry:
@@ -207,19 +235,15 @@ class _LocalWriter:
         A crash between leaves files that no entry names, which the next writer removes.
         """
         first, rows = self.position + 1, self._shard.rows()
-        with _explained(self._store.folder):
+        with explained(self._store.folder):
             sealed = list(self._shard.seal(first, last))
-            for temporary, file in sealed:
-                create_file(temporary, self._store.folder / file.path, sha256=file.sha256)
-            for folder in {self._store.folder / file.record_type for _, file in sealed}:
-                sync_folder(folder)
-            entry = Entry(
-                first=first, last=last, last_event_id=last_event_id, rows=rows, files=[file for _, file in sealed]
-            )
-            self._create(entry.path, entry.encoded())
-            self._entries.append(entry)
-            self._shard = OpenShard(self._tmp, formats=self._store.formats)
-            self._say_latest()
+            self._files.place(sealed)
+            files = [file for _, file in sealed]
+            entry = Entry(first=first, last=last, last_event_id=last_event_id, rows=rows, files=files)
+            self._files.create(entry.path, entry.encoded())
+            self._end = entry
+            self._shard = OpenShard(self._files.scratch, formats=self._store.formats)
+            self._store.say_latest(self._files)
         return entry
 
     def discard(self) -> None:
@@ -227,44 +251,55 @@ class _LocalWriter:
         self._shard.discard()
 
     def _prepare(self) -> None:
-        """Make the folders; remove what writers that died have left."""
+        """Make the folders; remove what writers that died have left: all that is beyond the end."""
         for name in (*RecordType, "_manifest", "_schema", "_tmp"):
             (self._store.folder / name).mkdir(exist_ok=True)
-        for path in (*self._tmp.iterdir(), *self._store.unlisted()):
-            path.unlink()
+        left = [self._store.folder / path for path in self._store.unlisted()]
+        for path in (*self._files.scratch.iterdir(), *left):
+            covered = range_of(path.name)
+            if covered is None or covered[0] > self.position:
+                path.unlink()
         for record_type, schema in SCHEMAS.items():
-            path = self._store.folder / "_schema" / f"{record_type}.json"
-            if not path.exists() or path.read_bytes() != schema.published():
-                self._replace(path, schema.published())
-
-    def _create(self, path: str, data: bytes) -> None:
-        final = self._store.folder / path
-        create_file(self._temporary(data), final, sha256=hashlib.sha256(data).hexdigest())
-        sync_folder(final.parent)
-
-    def _replace(self, final: Path, data: bytes) -> None:
-        self._temporary(data).replace(final)
-
-    def _temporary(self, data: bytes) -> Path:
-        path = self._tmp / uuid.uuid4().hex
-        with path.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        return path
-
-    def _say_latest(self) -> None:
-        data = latest(self._entries, formats=[form.name for form in self._store.formats])
-        self._replace(self._store.folder / "latest.json", data)
+            path = f"_schema/{record_type}.json"
+            if self._store.document(path) != schema.published():
+                self._files.replace(path, schema.published())
 
 
-@contextmanager
-def _explained(folder: Path) -> Generator[None]:
-    """Say what to do about a disk that is full or a folder that cannot be written."""
-    try:
-        yield
-    except OSError as error:
-        raise Unavailable(
-            f"the training store {folder} cannot be written: {error}. What is landed is safe; landing goes on from "
-            "there once there is room and permission"
-        ) from error
+class _LocalRewriter:
+    """The `Rewriter` of a `LocalStore`, for as long as it holds the lock."""
+
+    def __init__(self, store: LocalStore) -> None:
+        self._store = store
+        self._files = Folder(store.folder, scratch="_rewriting")
+        with explained(store.folder):
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.folder.mkdir()
+
+    @property
+    def folder(self) -> Path:
+        """Where files are prepared."""
+        return self._files.scratch
+
+    def place(self, temporary: Path, file: ShardFile) -> None:
+        """Give a prepared file its name."""
+        with explained(self._store.folder):
+            self._files.place([(temporary, file)])
+
+    def publish(self, entry: Entry) -> None:
+        """Make the entry: from then on it counts, and those in its range do not."""
+        with explained(self._store.folder):
+            self._files.create(entry.path, entry.encoded())
+            self._store.say_latest(self._files)
+
+    def age_s(self, path: str) -> float:
+        """Give how long ago a file got its name: linking a name to a file changes its status."""
+        try:
+            return max(time.time() - (self._store.folder / path).stat().st_ctime, 0.0)
+        except FileNotFoundError:
+            return 0.0
+
+    def remove(self, paths: Iterable[str]) -> None:
+        """Remove files."""
+        with explained(self._store.folder):
+            for path in paths:
+                (self._store.folder / path).unlink(missing_ok=True)
