@@ -20,8 +20,8 @@ from workledger.training.deriver import Deriver
 from workledger.training.log_lines import LogLines
 from workledger.training.manifest import Entry, entry_path, tiling
 from workledger.training.records import SCHEMAS, RecordType
+from workledger.training.shard_store import ShardReader
 from workledger.training.shards import ShardFile, range_of
-from workledger.training.store import LocalStore
 
 __all__ = ["Finding", "TrainingReport", "verify_training"]
 
@@ -76,7 +76,7 @@ class TrainingReport:
 
 
 def verify_training(
-    connection: Connection, store: LocalStore, *, on_progress: Progress | None = None
+    connection: Connection, store: ShardReader, *, on_progress: Progress | None = None
 ) -> TrainingReport:
     """Compare a training store with the log, up to where the store had come when this began.
 
@@ -98,7 +98,7 @@ def verify_training(
 
 
 class _Checker:
-    def __init__(self, connection: Connection, store: LocalStore, report: TrainingReport) -> None:
+    def __init__(self, connection: Connection, store: ShardReader, report: TrainingReport) -> None:
         self._log = LogLines(connection)
         self._deriver = Deriver(self._log)
         self._store = store
@@ -140,9 +140,9 @@ class _Checker:
     def check_unlisted(self) -> None:
         """Files of positions that are landed, beside those of the manifest, would be read twice by whoever globs."""
         listed, unreadable = self._listed()
-        for name in self._store.shards():
+        for name in self._store.paths():
             found = range_of(name.rpartition("/")[2])
-            if found is None or found in unreadable or name in listed:
+            if name.startswith("_manifest/") or found is None or found in unreadable or name in listed:
                 continue
             if found[0] <= self._report.position:
                 self._report.add("unlisted", name, "belongs to no range of the manifest; move it away")
@@ -151,11 +151,12 @@ class _Checker:
         """Give the files that the manifest names, and the ranges of which it cannot be said."""
         listed: set[str] = set()
         unreadable: set[tuple[int, int]] = set()
-        for first, last in self._store.all_ranges():
+        entries = [path.removeprefix("_manifest/") for path in self._store.paths() if path.startswith("_manifest/")]
+        for found in filter(None, map(range_of, entries)):
             try:
-                listed |= {file.path for file in self._store.entry(first, last).files}
+                listed |= {file.path for file in self._store.entry(*found).files}
             except StoreCorrupted:
-                unreadable.add((first, last))
+                unreadable.add(found)
         return listed, unreadable
 
     def _check_entry(self, entry: Entry, first: int, last: int) -> bool:
@@ -209,7 +210,10 @@ class _Checker:
             )
 
     def _name_lines(self, entry: Entry, file: ShardFile) -> None:
-        """Say which lines of a file are not what the log gives."""
+        """Say which lines of a file are not what the log gives; a file that has no lines is named whole."""
+        if file.format == "parquet":
+            self._report.add("file", file.path, "is not what the log gives")
+            return
         before = self._report.finding_count
         with self._store.open(file) as shard:
             for number, position, what in differences(
@@ -272,7 +276,7 @@ class _Digest:
         self._sha256 = hashlib.sha256()
 
     @classmethod
-    def of_file(cls, store: LocalStore, file: ShardFile) -> _Digest:
+    def of_file(cls, store: ShardReader, file: ShardFile) -> _Digest:
         digest = cls()
         with store.open(file) as shard:
             while chunk := shard.read(_CHUNK_BYTES):

@@ -12,7 +12,7 @@ from workledger.training.manifest import Entry, tiled
 from workledger.training.shards import ShardFile
 from workledger.training.store import TrainingStore
 
-__all__ = ["Rewriter", "ShardStore", "entries_of", "ranges_of"]
+__all__ = ["Rewriter", "ShardReader", "ShardStore", "entries_of", "ranges_of"]
 
 
 class ShardReader(Protocol):
@@ -22,7 +22,7 @@ class ShardReader(Protocol):
     """
 
     def all_ranges(self) -> list[tuple[int, int]]:
-        """Give every range that has an entry, counting or not, in no order."""
+        """Give the ranges that count, and maybe others that those contain, in no order."""
         ...
 
     def entry(self, first: int, last: int) -> Entry:
@@ -33,8 +33,8 @@ class ShardReader(Protocol):
         """Open a shard to read and seek in it; the caller closes it. `StoreCorrupted` when it is gone."""
         ...
 
-    def shards(self) -> list[str]:
-        """Give the paths of the files that are named like a shard, listed or not."""
+    def paths(self) -> list[str]:
+        """Give the paths of the files that are named by a range: shards and entries, whether they count or not."""
         ...
 
     def document(self, path: str) -> bytes | None:

@@ -24,12 +24,14 @@ from workledger.training.formats import Format
 from workledger.training.records import SCHEMAS, RecordType
 
 __all__ = [
+    "NewFile",
     "OpenShard",
     "ShardFile",
     "create_file",
     "file_sha256",
     "range_name",
     "range_of",
+    "shard_file",
     "sync_folder",
 ]
 
@@ -59,9 +61,18 @@ def range_of(name: str) -> tuple[int, int] | None:
     return (int(found[1]), int(found[2])) if found else None
 
 
-def _shard_path(record_type: RecordType, first: int, last: int, *, suffix: str) -> str:
-    """Give the path of a shard in its store."""
-    return f"{record_type}/{record_type}-{range_name(first, last)}.{suffix}"
+def shard_file(
+    record_type: RecordType, format_name: str, first: int, last: int, *, rows: int, file: NewFile
+) -> ShardFile:
+    """Give what the manifest says about a file that is whole."""
+    return ShardFile(
+        path=f"{record_type}/{record_type}-{range_name(first, last)}.{format_name}",
+        record_type=record_type,
+        format=format_name,
+        rows=rows,
+        bytes=file.size_bytes,
+        sha256=file.sha256,
+    )
 
 
 class OpenShard:
@@ -70,14 +81,14 @@ class OpenShard:
     def __init__(self, folder: Path, *, formats: Sequence[Format]) -> None:
         self._folder = folder
         self._formats = formats
-        self._files: dict[tuple[RecordType, str], _File] = {}
+        self._files: dict[tuple[RecordType, str], _ShardInWork] = {}
 
     def write(self, record_type: RecordType, lines: Sequence[bytes]) -> None:
         """Add lines of one record type, in ascending order of position."""
         for form in self._formats:
             key = (record_type, form.name)
             if key not in self._files:
-                self._files[key] = _File(self._folder, record_type, form)
+                self._files[key] = _ShardInWork(self._folder, record_type, form)
             self._files[key].write(lines)
 
     def rows(self) -> dict[RecordType, int]:
@@ -87,70 +98,66 @@ class OpenShard:
 
     def seal(self, first: int, last: int) -> Iterator[tuple[Path, ShardFile]]:
         """Bring the files to the disk; gives where each is and what it will be."""
-        for (record_type, suffix), file in sorted(self._files.items()):
-            file.close()
-            path = _shard_path(record_type, first, last, suffix=suffix)
-            yield (
-                file.path,
-                ShardFile(
-                    path=path,
-                    record_type=record_type,
-                    format=suffix,
-                    rows=file.rows,
-                    bytes=file.size_bytes,
-                    sha256=file.sha256,
-                ),
-            )
+        for (record_type, name), shard in sorted(self._files.items()):
+            shard.close()
+            yield shard.file.path, shard_file(record_type, name, first, last, rows=shard.rows, file=shard.file)
 
     def discard(self) -> None:
         """Forget what was written."""
-        for file in self._files.values():
-            file.discard()
+        for shard in self._files.values():
+            shard.file.discard()
         self._files.clear()
 
 
-class _File:
-    """One file under a temporary name, with the digest of what went into it."""
+class NewFile:
+    """A file under a temporary name, with the digest of what went into it."""
 
-    def __init__(self, folder: Path, record_type: RecordType, form: Format) -> None:
-        self.path = folder / f"{record_type}-{uuid.uuid4().hex}.{form.name}"
-        self.rows = 0
+    def __init__(self, path: Path) -> None:
+        self.path = path
         self.size_bytes = 0
         self._digest = hashlib.sha256()
-        self._file = self.path.open("xb", buffering=_BUFFER_BYTES)
-        self._writer = form.open(self._Sink(self), SCHEMAS[record_type])
-
-    class _Sink:
-        def __init__(self, owner: _File) -> None:
-            self._owner = owner
-
-        def write(self, data: bytes, /) -> None:
-            self._owner.take(data)
+        self._file = path.open("xb", buffering=_BUFFER_BYTES)
 
     @property
     def sha256(self) -> str:
+        """The digest so far."""
         return self._digest.hexdigest()
 
-    def write(self, lines: Sequence[bytes]) -> None:
-        self._writer.write(lines)
-        self.rows += len(lines)
-
-    def take(self, data: bytes) -> None:
+    def write(self, data: bytes, /) -> None:
+        """Add bytes."""
         self._file.write(data)
         self._digest.update(data)
         self.size_bytes += len(data)
 
     def close(self) -> None:
-        self._writer.close()
+        """Bring it to the disk."""
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
 
     def discard(self) -> None:
+        """Remove it."""
         # The disk may be full: closing writes what is buffered, fails again, and closes all the same.
         with suppress(OSError):
             self._file.close()
         self.path.unlink(missing_ok=True)
+
+
+class _ShardInWork:
+    """The file of one record type in one format."""
+
+    def __init__(self, folder: Path, record_type: RecordType, form: Format) -> None:
+        self.file = NewFile(folder / f"{record_type}-{uuid.uuid4().hex}.{form.name}")
+        self.rows = 0
+        self._writer = form.open(self.file, SCHEMAS[record_type])
+
+    def write(self, lines: Sequence[bytes]) -> None:
+        self._writer.write(lines)
+        self.rows += len(lines)
+
+    def close(self) -> None:
+        self._writer.close()
+        self.file.close()
 
 
 def create_file(temporary: Path, final: Path, *, sha256: str) -> None:

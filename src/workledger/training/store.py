@@ -139,19 +139,19 @@ class LocalStore:
         except FileNotFoundError as error:
             raise StoreCorrupted(f"{file.path} is in the manifest and not in the store", location=file.path) from error
 
-    def shards(self) -> list[str]:
-        """Give the paths of the files that are named like a shard, listed or not."""
+    def paths(self) -> list[str]:
+        """Give the paths of the files that are named by a range: shards and entries, whether they count or not."""
         return [
-            f"{record_type}/{path.name}"
-            for record_type in RecordType
-            for path in sorted((self.folder / record_type).glob("*"))
+            f"{folder}/{path.name}"
+            for folder in (*RecordType, "_manifest")
+            for path in sorted((self.folder / folder).glob("*"))
             if range_of(path.name) is not None
         ]
 
     def unlisted(self) -> list[str]:
-        """Give the files named like a shard whose range the manifest does not have: left by who died."""
+        """Give the shards whose range the manifest does not have: left by who died."""
         known = set(self.all_ranges())
-        return [path for path in self.shards() if range_of(Path(path).name) not in known]
+        return [path for path in self.paths() if range_of(Path(path).name) not in known]
 
     def document(self, path: str) -> bytes | None:
         """Give a small file; None when it is not there."""
