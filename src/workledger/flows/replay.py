@@ -19,12 +19,13 @@ from psycopg import sql
 from workledger.log import reader
 from workledger.model.change import Change
 from workledger.model.records import Event
+from workledger.model.upcast import upcast
 from workledger.operational.apply import plan, statement
 from workledger.postgres.connection import Connection, translate_errors
 from workledger.postgres.migrate import migrate
 from workledger.postgres.statements import load
 
-__all__ = ["STATE_TABLES", "Difference", "Unreplayable", "compare", "replay", "shadow_name"]
+__all__ = ["STATE_TABLES", "Difference", "Unreplayable", "apply_events", "compare", "replay", "shadow_name"]
 
 #: The state tables, parents first, with their keys.
 STATE_TABLES: Final = {
@@ -83,7 +84,7 @@ def replay(
     done = 0
     for page in _pages(connection):
         with _in_schema(connection, shadow_name(schema)):
-            refused += _apply_page(connection, page)
+            refused += apply_events(connection, page)
         done += len(page)
         if on_progress is not None:
             on_progress(done)
@@ -126,7 +127,11 @@ def _pages(connection: Connection) -> Iterator[list[Event]]:
             yield [Event(*row) for row in rows]
 
 
-def _apply_page(connection: Connection, events: Sequence[Event]) -> list[Unreplayable]:
+def apply_events(connection: Connection, events: Sequence[Event]) -> list[Unreplayable]:
+    """Make of events, which come in order, the rows they stand for, in the tables that `search_path` leads to.
+
+    Events of older versions are upcast. Returns those that could not be applied.
+    """
     try:
         _apply(connection, events)
     except psycopg.Error as error:
@@ -134,14 +139,14 @@ def _apply_page(connection: Connection, events: Sequence[Event]) -> list[Unrepla
             return [Unreplayable(event=events[0], reason=str(error).splitlines()[0])]
         # One of them cannot be applied and took the others with it: halve, until it stands alone.
         middle = len(events) // 2
-        return _apply_page(connection, events[:middle]) + _apply_page(connection, events[middle:])
+        return apply_events(connection, events[:middle]) + apply_events(connection, events[middle:])
     return []
 
 
 def _apply(connection: Connection, events: Sequence[Event]) -> None:
     recorded_at = {event.event_id: event.recorded_at for event in events}
     with connection.transaction(), connection.pipeline():
-        for name, group in plan([_as_change(event) for event in events]):
+        for name, group in plan([_as_change(upcast(event)) for event in events]):
             if name != "record_event":
                 with psycopg.RawCursor(connection) as cursor:
                     cursor.execute(statement(name), (_parameter(name, group, recorded_at),))
