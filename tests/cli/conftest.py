@@ -44,6 +44,8 @@ def environment(database_url, tmp_path, monkeypatch):
     }
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
+    # On a busy machine everything takes long enough to be told of; one test looks at that.
+    monkeypatch.setattr("workledger.cli._output._PLAIN_PROGRESS_S", 600.0)
     return tmp_path
 
 

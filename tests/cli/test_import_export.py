@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 
+import psycopg
 import pytest
 
 GOOD = {"task_id": 1, "trial": 0, "reward": 1.0, "info": {}, "traj": [{"role": "user", "content": "hello"}]}
@@ -81,3 +82,35 @@ def test_conversations_are_exported_as_chat_examples_by_their_score(cli, runs, e
 def test_a_score_without_chat_is_refused(cli):
     answer = cli("export", "--min-score", "1")
     assert (answer.code, answer.err) == (2, "error: --min-score goes with --format chat\n")
+
+
+def test_what_was_imported_is_sealed_at_once_and_an_alteration_of_its_order_shows(cli, runs, database_url):
+    assert cli("import", "tau-bench", runs(GOOD, {**GOOD, "trial": 1})).code == 0
+    assert cli("verify", "--seals", "--json").document["checks"][0]["lag"] == 0
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("SET search_path = workledger")
+        connection.execute("ALTER TABLE event_positions DISABLE TRIGGER append_only_rows")
+        for old, new in ((1, 99), (2, 1), (99, 2)):
+            connection.execute("UPDATE event_positions SET position = %s WHERE position = %s", (new, old))
+        connection.execute("ALTER TABLE event_positions ENABLE ALWAYS TRIGGER append_only_rows")
+    answer = cli("verify")
+    assert answer.code == 1
+    assert re.search(r"event_positions\[1.*\]|position 1", answer.out)
+
+
+def test_an_import_without_the_key_that_signs_goes_in_all_the_same(cli, runs, environment):
+    cli("import", "tau-bench", runs(GOOD), "--name", "a")
+    assert cli("keys", "new").code == 0
+    assert cli("import", "tau-bench", runs(GOOD), "--name", "b").code == 0
+    (environment / "home/keys").rename(environment / "elsewhere")
+    answer = cli("import", "tau-bench", runs(GOOD), "--name", "c")
+    assert (answer.code, answer.err) == (0, "")
+    assert cli("verify", "--seals", "--json").document["checks"][0]["lag"] > 0
+
+
+def test_long_work_tells_on_stderr_how_far_it_is(cli, runs, monkeypatch):
+    monkeypatch.setattr("workledger.cli._output._PLAIN_PROGRESS_S", 0.0)
+    answer = cli("import", "tau-bench", runs(*({**GOOD, "trial": n} for n in range(3))))
+    assert answer.err == "importing runs.jsonl: 3 of 3\n"
+    assert answer.out.startswith("Imported 3 runs")
+    assert cli("import", "tau-bench", runs(GOOD), "--json").err == ""

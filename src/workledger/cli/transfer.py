@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -14,10 +15,11 @@ from workledger.cli._help import examples
 from workledger.cli._output import note, print_json, print_lines, progress
 from workledger.cli._session import Session, session_of
 from workledger.cli._text import count
-from workledger.errors import InvalidInput
+from workledger.errors import InvalidInput, WorkledgerError
 
 if TYPE_CHECKING:
     from workledger.flows.import_lines import ImportReport
+    from workledger.postgres.connection import Connection
 
 __all__ = ["add_to"]
 
@@ -70,17 +72,32 @@ def import_tau_bench(
     """
     from workledger.flows import import_tau_bench as flow
 
-    began_s = time.monotonic()
+    session, began_s = session_of(context), time.monotonic()
     total = _count_lines(file)
     with (
-        session_of(context).ledger() as ledger,
+        session.ledger() as ledger,
         ledger.pool.connection() as connection,
         progress(f"importing {file.name}", total=total, quiet=as_json) as tell,
     ):
         report = flow.import_tau_bench(
             file, connection=connection, recorder=ledger.recorder, clock=ledger.clock, name=name, on_line=tell
         )
+        if report.imported:
+            _seal(session, connection)
     _report(report, took_s=time.monotonic() - began_s, as_json=as_json)
+
+
+def _seal(session: Session, connection: Connection) -> None:
+    """Give what came in its positions and seal it, so that from now on an alteration of it shows.
+
+    Where that cannot be done here (the key is on another machine, say), `workledger up` does it.
+    """
+    from workledger.assembly import seal_everything
+    from workledger.flows.log_to_synapse import bring_up_to_date
+
+    with suppress(WorkledgerError):
+        bring_up_to_date(connection, schema=session.settings.project)
+        seal_everything(session.settings, connection)
 
 
 def _count_lines(file: Path) -> int | None:
