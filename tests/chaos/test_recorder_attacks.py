@@ -210,3 +210,13 @@ def test_a_buffered_change_whose_time_has_no_room_is_counted_and_the_next_is_ref
             ledger.record(start(workflow_id="after", input="x" * 3_000))
         proxy.heal()
         wait_until(lambda: len(ledger.workflows(limit=100)) == 1 + ledger.tally.spooled)
+
+
+def test_a_repeated_removal_does_not_take_out_a_message_that_came_later(ledger):
+    ledger.record(make("start_conversation", conversation_id="c"))
+    ledger.conversation("c").add("user", "one")
+    removal = make("remove_messages", conversation_id="c", seqs=[1, 2])
+    assert ledger.record(removal).applied
+    ledger.conversation("c").add("user", "two")
+    assert ledger.record(removal).applied is False
+    assert [message.seq for message in ledger.messages("c")] == [2]

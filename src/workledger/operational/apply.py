@@ -323,5 +323,9 @@ def _out_of_turn(change: Change, found: _Refusal, *, what: str, current: str, lo
             f"(it is {current} now, in attempt {found.attempt})",
             **details,
         )
+    if current in (change.expected or ()):
+        return InvalidTransition(
+            f"{wanted} refused: {what} of {change.entity_id!r} was not {current} yet when it was tried", **details
+        )
     legal = " or ".join(change.expected or ("nothing",))
     return InvalidTransition(f"{wanted} refused: {what} of {change.entity_id!r} is {current}, not {legal}", **details)

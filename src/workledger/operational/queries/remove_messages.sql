@@ -1,6 +1,7 @@
 -- Promise: messages taken out of a conversation (pop, clear) are marked, never deleted, together with their
 -- `message.removed` event, which names them.
--- Safe under concurrency: only messages that still stand are marked; if none does, no event is written.
+-- Safe under concurrency: only messages that still stand are marked; if none does, no event is written. The look
+-- into `events` makes a repeated removal a no-op, even where a message it names came later.
 WITH change AS (
     SELECT * FROM jsonb_to_recordset($1::jsonb) AS c (
         n integer, event_id uuid, event_type text, entity_type text, entity_id text, workflow_id text,
@@ -12,6 +13,7 @@ WITH change AS (
     WHERE m.conversation_id = c.entity_id
       AND m.seq IN (SELECT jsonb_array_elements_text(c.payload -> 'seqs')::bigint)
       AND m.removed_at IS NULL
+      AND (c.expected IS NULL OR NOT EXISTS (SELECT FROM events e WHERE e.event_id = c.event_id))
     RETURNING c.event_id
 ), event AS (
     INSERT INTO events (
