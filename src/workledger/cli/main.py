@@ -20,6 +20,7 @@ from workledger.cli import (
     migrate,
     prove,
     ps,
+    replay,
     seals,
     servers,
     show,
@@ -75,7 +76,23 @@ def _options(
     context.obj = Session({name: value for name, value in given.items() if value is not None})
 
 
-for _group in (demo, servers, ps, failed, show, events, control, transfer, verify, migrate, keys, seals, prove, doctor):
+for _group in (
+    demo,
+    servers,
+    ps,
+    failed,
+    show,
+    events,
+    replay,
+    control,
+    transfer,
+    verify,
+    migrate,
+    keys,
+    seals,
+    prove,
+    doctor,
+):
     _group.add_to(app)
 flow_helps(app)
 
