@@ -106,6 +106,12 @@ def any_log(any_postgres_url: str, tmp_path: Path) -> Iterator[Log]:
     yield from make_log(any_postgres_url, tmp_path)
 
 
+@pytest.fixture
+def log15(database15_url: str, tmp_path: Path) -> Iterator[Log]:
+    """A log on PostgreSQL 15."""
+    yield from make_log(database15_url, tmp_path)
+
+
 def make_log(url: str, folder: Path) -> Iterator[Log]:
     with connect(url) as connection:
         migrate(connection, schema="workledger")
