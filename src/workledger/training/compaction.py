@@ -131,19 +131,24 @@ def _likeness(entry: Entry) -> tuple[str, ...] | None:
 
 
 def _tiers(entries: Sequence[Entry], block_rows: int) -> list[list[Entry]]:
-    """Give runs of at least sixteen ranges of about the same size, the small ones first."""
-    limit = _FAN_IN
-    while True:
-        runs = [list(run) for small, run in groupby(entries, key=lambda one: _span(one) < limit) if small]
-        if found := [run for run in runs if len(run) >= _FAN_IN]:
+    """Give runs with at least sixteen ranges of one tier and none of a higher one; those of the lowest tier first.
+
+    What is joined is of a higher tier than its parts were, so that nothing is rewritten more often than there are.
+    """
+    for tier in range(_tier(block_rows) + 1):
+        runs = [list(run) for low, run in groupby(entries, key=lambda one: _tier(_span(one)) <= tier) if low]
+        if found := [run for run in runs if sum(_tier(_span(one)) == tier for one in run) >= _FAN_IN]:
             return found
-        if limit >= block_rows:
-            return []
-        limit *= _FAN_IN
+    return []
 
 
 def _span(entry: Entry) -> int:
     return entry.last - entry.first + 1
+
+
+def _tier(span: int) -> int:
+    """Give 0 for less than 16 positions, 1 for less than 256, and so on."""
+    return (span.bit_length() - 1) // 4
 
 
 # -- how it is joined ---------------------------------------------------------------------------------------------
