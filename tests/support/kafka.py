@@ -92,7 +92,7 @@ class KafkaBroker:
 
     def start(self) -> None:
         self.process = self._run("kafka.Kafka", "server.properties")
-        client = AdminClient({**self.configuration, "log_level": 0, "reconnect.backoff.max.ms": 100})
+        client = AdminClient({**self.configuration, "reconnect.backoff.max.ms": 100})
         wait_until(lambda: _answers(client) or self.process is None or self.process.poll() is not None, timeout_s=60)
         if self.process.poll() is not None:
             raise RuntimeError((self._directory / "output.log").read_text(errors="replace")[-2000:])
@@ -100,7 +100,7 @@ class KafkaBroker:
     @property
     def configuration(self) -> dict[str, str]:
         """What other clients need to know."""
-        return {"bootstrap.servers": f"127.0.0.1:{self.port}"}
+        return {"bootstrap.servers": f"127.0.0.1:{self.port}", "log_level": "0"}
 
     def kill(self) -> None:
         """kill -9."""

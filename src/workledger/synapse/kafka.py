@@ -32,10 +32,14 @@ _TRANSACTION_BYTES: Final = 8 * 1024 * 1024
 #: Whoever looks for a position reads whole batches.
 _BATCH_BYTES: Final = 128 * 1024
 _TRANSACTION_TIMEOUT_S: Final = 20.0
+_COMMIT_TIMEOUT_S: Final = 10.0
 _TAKEOVERS: Final = 8
 _MAX_MESSAGE_BYTES: Final = 32 * 1024 * 1024
 #: Finding where to cut takes a look at every partition; segments go only whole in any case.
 _TRIM_EVERY_S: Final = 20.0
+#: A transaction shows a moment after it is committed. One that stays open for longer may be a dead publisher's.
+_MARKS_S: Final = 0.25
+_POLL_S: Final = 0.005
 _FENCED: Final = frozenset({"_FENCED", "PRODUCER_FENCED", "INVALID_PRODUCER_EPOCH", "_STATE"})
 
 
@@ -115,7 +119,7 @@ class _Tops:
 
     def look(self) -> int:
         """Give the highest position that is committed; 0 when nothing is."""
-        ends = self._topic.ends(committed=True)
+        ends = self._settled_ends()
         # A topic that is shorter than before was made anew, or has lost its end: nothing known of it holds.
         self.has_shrunk = any(ends.get(number, -1) < end for number, end in self._ends.items())
         if self.has_shrunk:
@@ -124,6 +128,16 @@ class _Tops:
         self.records |= self._topic.last_records(grown)
         self._ends = ends
         return max((record.event.position for record in self.records.values()), default=0)
+
+    def _settled_ends(self) -> dict[int, int]:
+        """Give where the committed records end, once what was committed a moment ago is marked so."""
+        reached = self._topic.ends(committed=False)
+        deadline_s = time.monotonic() + _MARKS_S
+        while True:
+            ends = self._topic.ends(committed=True)
+            if all(ends.get(number, 0) >= end for number, end in reached.items()) or time.monotonic() > deadline_s:
+                return ends
+            time.sleep(_POLL_S)
 
 
 class _Fenced(Exception):
@@ -194,7 +208,7 @@ class _Writer:
             headers.append(("content-type", "application/json"))
             producer.produce(name, event.data, key=_key(dict(found)), headers=headers)
         try:
-            producer.commit_transaction(_TRANSACTION_TIMEOUT_S)
+            producer.commit_transaction(_COMMIT_TIMEOUT_S)
         except KafkaException as error:
             if self._failure is not None and error.args[0].name() not in _FENCED:
                 raise KafkaException(self._failure) from error

@@ -113,8 +113,8 @@ class Reader:
 
     def _read_to(self, ends: dict[int, int], limit: int, *, within_s: float) -> list[BusEvent]:
         """Read every partition to its end, unless something gets its turn, or somebody's open transaction forbids."""
-        if ends.keys() != self._read_upto.keys():
-            raise Moved(f"the {self._client.place} has other partitions than before")
+        if ends.keys() != self._read_upto.keys() or any(self._read_upto[n] > end for n, end in ends.items()):
+            raise Moved(f"the {self._client.place} is not the one it was before")
         deadline_s = time.monotonic() + within_s
         while not (events := self._merge.take(limit)):
             if self._has_read(ends) or time.monotonic() > deadline_s:

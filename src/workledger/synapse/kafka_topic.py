@@ -33,6 +33,7 @@ Offsets = dict[int, int]
 _SETTING: Final = "WORKLEDGER_SYNAPSE_URL"
 _LOOK_TIMEOUT_S: Final = 5.0
 _ANSWER_TIMEOUT_S: Final = 10.0
+_ELECTION_S: Final = 3.0
 #: The largest event there can be, in a payload of 16 MiB, and what surrounds it.
 _MAX_MESSAGE_BYTES: Final = 24 * 1024 * 1024
 _OURS: Final = frozenset({
@@ -43,6 +44,10 @@ _CREDENTIALS: Final = frozenset({"_AUTHENTICATION", "SASL_AUTHENTICATION_FAILED"
 _RIGHTS: Final = frozenset({
     "TOPIC_AUTHORIZATION_FAILED", "CLUSTER_AUTHORIZATION_FAILED", "TRANSACTIONAL_ID_AUTHORIZATION_FAILED",
     "GROUP_AUTHORIZATION_FAILED",
+})  # fmt: skip
+_STALE: Final = frozenset({
+    "_UNKNOWN_PARTITION", "_UNKNOWN_TOPIC", "_NOENT", "UNKNOWN_TOPIC_OR_PART", "LEADER_NOT_AVAILABLE",
+    "NOT_LEADER_FOR_PARTITION", "FENCED_LEADER_EPOCH", "UNKNOWN_LEADER_EPOCH", "UNKNOWN_TOPIC_ID",
 })  # fmt: skip
 _TOO_LARGE: Final = frozenset({"MSG_SIZE_TOO_LARGE", "INVALID_MSG_SIZE", "RECORD_LIST_TOO_LARGE"})
 _VAGUE: Final = frozenset({"_TIMED_OUT", "_TRANSPORT", "_ALL_BROKERS_DOWN", "REQUEST_TIMED_OUT", "_TIMED_OUT_QUEUE"})
@@ -273,17 +278,8 @@ class Topic:
             except KafkaException as error:
                 if error.args[0].name() != "TOPIC_ALREADY_EXISTS":
                     raise
-        self._await_leaders()
-
-    def _await_leaders(self) -> None:
-        deadline = time.monotonic() + _ANSWER_TIMEOUT_S
-        while True:
-            try:
-                if self.partitions() and self.ends(committed=True):
-                    return
-            except SynapseUnavailable:
-                if time.monotonic() > deadline:
-                    raise
+        deadline_s = time.monotonic() + _ELECTION_S
+        while not self.ends(committed=True) and time.monotonic() < deadline_s:
             time.sleep(0.02)
 
     def starts(self) -> Offsets:
@@ -303,14 +299,27 @@ class Topic:
                 future.result()
 
     def _offsets(self, *, latest: bool, committed: bool) -> Offsets:
+        deadline_s = time.monotonic() + _ELECTION_S
+        with self._client.explained():
+            while True:
+                try:
+                    return self._ask_offsets(latest=latest, committed=committed)
+                except KafkaException as error:
+                    if error.args[0].name() not in _STALE or time.monotonic() > deadline_s:
+                        raise
+                # Partitions were just made, or their leaders change. The client goes by what it knew of them until it
+                # is told to ask; and asking for all topics makes none.
+                self._admin.list_topics(timeout=_LOOK_TIMEOUT_S)
+                time.sleep(0.05)
+
+    def _ask_offsets(self, *, latest: bool, committed: bool) -> Offsets:
         spec: Any = OffsetSpec.latest() if latest else OffsetSpec.earliest()
+        level = IsolationLevel.READ_COMMITTED if committed else IsolationLevel.READ_UNCOMMITTED
         wanted = {TopicPartition(self._name, number): spec for number in self.partitions()}
         if not wanted:
             return {}
-        level = IsolationLevel.READ_COMMITTED if committed else IsolationLevel.READ_UNCOMMITTED
-        with self._client.explained():
-            futures = self._admin.list_offsets(wanted, isolation_level=level, request_timeout=_ANSWER_TIMEOUT_S)
-            return {place.partition: future.result().offset for place, future in futures.items()}
+        futures = self._admin.list_offsets(wanted, isolation_level=level, request_timeout=_ANSWER_TIMEOUT_S)
+        return {place.partition: future.result().offset for place, future in futures.items()}
 
     # -- single records ---------------------------------------------------------------------------------------
 
