@@ -174,8 +174,8 @@ def _serving(
     settings: Settings, ledger: Ledger, announce: Callable[[str, str], None], _stop: threading.Event
 ) -> Generator[Step]:
     from workledger.assembly import open_training_store
+    from workledger.server import app, serve, sources
 
-    app, serve, sources = _server_module("app"), _server_module("serve"), _server_module("sources")
     host, port = serve.read_url(settings.dashboard_url)
     training = sources.training_facts(open_training_store(settings))
     page = sources.metrics_page(ledger.pool)
@@ -192,11 +192,6 @@ def _serving(
         yield check
     finally:
         server.stop()
-
-
-def _server_module(name: str) -> Any:
-    """A module of the dashboard, found by its name as an extra is: siblings do not import each other."""
-    return importlib.import_module(f"workledger.server.{name}")
 
 
 # -- in the background ------------------------------------------------------------------------------------------

@@ -149,7 +149,7 @@ def _apply(connection: Connection, events: Sequence[Event]) -> None:
         for name, group in plan([_as_change(upcast(event)) for event in events]):
             if name != "record_event":
                 with psycopg.RawCursor(connection) as cursor:
-                    cursor.execute(statement(name), (_parameter(name, group, recorded_at),))
+                    cursor.execute(statement(name), (_parameter(group, recorded_at),))
 
 
 def _as_change(event: Event) -> Change:
@@ -166,13 +166,8 @@ def _as_change(event: Event) -> Change:
     )
 
 
-def _parameter(name: str, group: Sequence[Change], recorded_at: dict[str, datetime]) -> str:
+def _parameter(group: Sequence[Change], recorded_at: dict[str, datetime]) -> str:
     rows = [{**change.row(n), "recorded_at": recorded_at[change.event_id]} for n, change in enumerate(group)]
-    if name == "add_message":
-        # One statement adds several messages of a conversation, which then changed when the last of them came.
-        latest = {row["entity_id"]: row["recorded_at"] for row in rows}
-        for row in rows:
-            row["recorded_at"] = latest[row["entity_id"]]
     return orjson.dumps(rows).decode()
 
 

@@ -151,6 +151,12 @@ def translated(error: psycopg.Error) -> WorkledgerError:
             return WorkledgerError(text)
         case psycopg.errors.InsufficientPrivilege():
             return ConfigurationError(f"{text}. Grant the role what `workledger migrate --roles` lists", setting="role")
+        case psycopg.ProgrammingError() if error.sqlstate is None:  # libpq could not read the connection string
+            return ConfigurationError(
+                f"{text}. A database is named like postgresql://user@host:5432/name",
+                setting="WORKLEDGER_DATABASE_URL",
+                value=None,
+            )
         case psycopg.OperationalError() | psycopg.InterfaceError():
             return DatabaseUnavailable(
                 f"PostgreSQL cannot be reached: {text}. "

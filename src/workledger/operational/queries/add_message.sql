@@ -15,7 +15,7 @@ WITH change AS (
     UPDATE conversations v
     SET last_seq = v.last_seq + f.many, updated_at = coalesce(f.recorded_at, now())
     FROM fresh f
-    WHERE v.conversation_id = f.entity_id AND f.nth = 1
+    WHERE v.conversation_id = f.entity_id AND f.nth = f.many
     RETURNING v.conversation_id, v.last_seq - f.many AS before
 ), added AS (
     INSERT INTO messages (
