@@ -219,10 +219,11 @@ class KurrentBus:
                 setting="WORKLEDGER_PROJECT",
                 value=self.stream,
             ) from error
-        except (ValueError, refusals.ProgrammingError) as error:  # of the URL
+        except (ValueError, refusals.ProgrammingError) as error:  # of the URL, and quoting it with its password
+            said = str(error).replace(self._url, "it").rstrip(": ")
             raise ConfigurationError(
-                f"this is not the URL of a KurrentDB server: {error}", setting=_SETTING, value=self.stream
-            ) from error
+                f"this is not the URL of a KurrentDB server: {said}", setting=_SETTING, value=self.stream
+            ) from None
         except refusals.KurrentDBClientError as error:
             self.close()
             raise SynapseUnavailable(
