@@ -26,8 +26,13 @@ from workledger.postgres.statements import load
 
 __all__ = ["Past", "as_of", "position_at"]
 
-_PAGE: Final = 5000
-_PAST_TABLE: Final = sql.SQL("CREATE TEMPORARY TABLE {name} (LIKE {live} INCLUDING ALL)")
+_PAGE: Final = 1000
+_PAST_TABLE: Final = sql.SQL("CREATE TEMPORARY TABLE {name} (LIKE {live} INCLUDING ALL EXCLUDING INDEXES)")
+#: Beside the keys, what the replay and the reads find rows by.
+_PAST_INDEXES: Final = (
+    sql.SQL("CREATE UNIQUE INDEX ON pg_temp.messages (conversation_id, seq)"),
+    sql.SQL("CREATE INDEX ON pg_temp.task_executions (workflow_id)"),
+)
 #: The statements that record also name these, and write nothing to them in a replay; who only reads may not name ours.
 _UNUSED: Final = ("events", "event_inbox")
 #: What the log looked like; positions are only ever added, so this is all there was.
@@ -46,7 +51,9 @@ _PAST_LOG: Final = (
 )
 _VIEWS: Final = ("log_head", "event_inbox", "events", "event_positions")
 # Leases ran then; by the clock of today they would all be over.
-_EXTEND_LEASES: Final = "UPDATE pg_temp.workers SET heartbeat_at = now() + interval '100 years' WHERE stopped_at IS NULL AND lost_at IS NULL"
+_EXTEND_LEASES: Final = """
+UPDATE pg_temp.workers SET heartbeat_at = now() + interval '100 years'
+WHERE stopped_at IS NULL AND lost_at IS NULL"""
 
 
 class Past:
@@ -227,6 +234,12 @@ def _shadowed(connection: Connection, schema: str, paths: _Paths) -> Generator[N
             connection.execute(
                 _PAST_TABLE.format(name=sql.Identifier(name), live=sql.Identifier(schema, name)), prepare=False
             )
+        for name, key in STATE_TABLES.items():
+            columns = sql.SQL(", ").join(map(sql.Identifier, key))
+            add_key = sql.SQL("ALTER TABLE pg_temp.{} ADD PRIMARY KEY ({})")
+            connection.execute(add_key.format(sql.Identifier(name), columns), prepare=False)
+        for index in _PAST_INDEXES:
+            connection.execute(index, prepare=False)
     paths.lead_to_present()
     try:
         yield
