@@ -5,6 +5,7 @@ from decimal import Decimal
 import pytest
 
 from workledger import Usage
+from workledger.flows import verify
 
 MINI = Usage(model="gpt-4o-mini", input_tokens=1000, output_tokens=100)
 LARGE = Usage(model="gpt-4o", input_tokens=10, output_tokens=20)
@@ -100,3 +101,12 @@ def test_nothing_used_is_nothing(ledger):
     total = ledger.usage(run.workflow_id)
     assert (total.by_model, total.calls, total.cost_usd) == ((), 0, 0)
     assert ledger.conversation("empty").usage().by_model == ()
+
+
+def test_tokens_and_computed_costs_can_be_rebuilt_from_the_log(ledger):
+    with ledger.start_workflow("w") as run:
+        for usage in (MINI, UNKNOWN, Usage(model="m", input_tokens=1, cost_usd=Decimal("0.10"))):
+            call(run, usage)
+            run.message("assistant", "x", usage=usage)
+    with ledger.pool.connection() as connection, verify.one_moment(connection):
+        assert verify.check_state(connection, schema="workledger").faults == []

@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from workledger.postgres.connection import connect
 from workledger.postgres.statements import load
 
 NOW = datetime.now(UTC)
@@ -106,3 +107,9 @@ def whole_tables(nodes):
         and node["Relation Name"] not in {"workers", "log_head", "conversations"}
         and node["Total Cost"] > 1
     ]
+
+
+def test_reading_connections_plan_for_the_values_at_hand_and_recording_ones_do_not(database_url):
+    with connect(database_url) as reading, connect(database_url, recording=True) as recording:
+        modes = [c.execute("SHOW plan_cache_mode").fetchone()[0] for c in (reading, recording)]
+    assert modes == ["force_custom_plan", "force_generic_plan"]
