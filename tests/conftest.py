@@ -13,6 +13,7 @@ import pytest
 import workledger
 from support.kafka import KafkaBroker, kafka_broker
 from support.metrics import influxdb, victoriametrics
+from support.object_stores import Cloud, azurite, fake_gcs, moto, seaweedfs, use
 from support.postgres import debian_postgres, fresh_database
 from support.processes import kill_all_in, new_base
 from support.redis import debian_redis, flush
@@ -195,3 +196,59 @@ def ledger(database_url: str, tmp_path: Path) -> Iterator[workledger.Ledger]:
     """An open ledger on an empty database."""
     with workledger.open(database_url, home=tmp_path / "home") as ledger:
         yield ledger
+
+
+@pytest.fixture(scope="session")
+def _seaweedfs_server(servers_dir: Path) -> Iterator[Cloud]:
+    with seaweedfs(servers_dir / "seaweedfs") as cloud:
+        yield cloud
+
+
+@pytest.fixture(scope="session")
+def _moto_server(servers_dir: Path) -> Iterator[Cloud]:
+    with moto(servers_dir / "moto") as cloud:
+        yield cloud
+
+
+@pytest.fixture(scope="session")
+def _azurite_server(servers_dir: Path) -> Iterator[Cloud]:
+    with azurite(servers_dir / "azurite") as cloud:
+        yield cloud
+
+
+@pytest.fixture(scope="session")
+def _fake_gcs_server(servers_dir: Path) -> Iterator[Cloud]:
+    with fake_gcs(servers_dir / "fake-gcs") as cloud:
+        yield cloud
+
+
+@pytest.fixture
+def seaweedfs_cloud(_seaweedfs_server: Cloud, monkeypatch: pytest.MonkeyPatch) -> Cloud:
+    """SeaweedFS, with its credentials in the environment."""
+    use(_seaweedfs_server, monkeypatch)
+    return _seaweedfs_server
+
+
+@pytest.fixture
+def moto_cloud(_moto_server: Cloud, monkeypatch: pytest.MonkeyPatch) -> Cloud:
+    """moto, with its credentials in the environment."""
+    use(_moto_server, monkeypatch)
+    return _moto_server
+
+
+@pytest.fixture
+def azurite_cloud(_azurite_server: Cloud, monkeypatch: pytest.MonkeyPatch) -> Cloud:
+    """Azurite, with its credentials in the environment."""
+    use(_azurite_server, monkeypatch)
+    return _azurite_server
+
+
+@pytest.fixture(
+    params=["_seaweedfs_server", "_moto_server", "_azurite_server", "_fake_gcs_server"],
+    ids=["seaweedfs", "moto", "azurite", "fake-gcs"],
+)
+def any_cloud(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Cloud:
+    """An object store, the test running once on each kind, with its credentials in the environment."""
+    cloud = request.getfixturevalue(request.param)
+    use(cloud, monkeypatch)
+    return cloud

@@ -18,6 +18,7 @@ from typing import Final
 import msgspec
 
 from workledger.errors import ConfigurationError, StoreCorrupted, Unavailable
+from workledger.flows.landing_turn import landing_turn
 from workledger.flows.log_to_synapse import TRAINING_CONSUMER, bring_up_to_date
 from workledger.log import consumers
 from workledger.postgres.connection import Connection
@@ -63,11 +64,15 @@ def land_once(
     deadline = time.monotonic() + timeout_s
     told = on_progress or _nobody
     while True:
-        with store.writing() as writer, _ahead_of(bus) as events:
-            if writer is not None:
-                lander = _Lander(connection, events=events, writer=writer, store=store, shard_rows=shard_rows)
-                lander.on_taken = lambda position: told(position, target)
-                return lander.land(upto=target)
+        try:
+            with _as_writer(connection, store) as writer, _ahead_of(bus) as events:
+                if writer is not None:
+                    lander = _Lander(connection, events=events, writer=writer, store=store, shard_rows=shard_rows)
+                    lander.on_taken = lambda position: told(position, target)
+                    return lander.land(upto=target)
+        except Unavailable as error:
+            if not error.details.get("outrun"):
+                raise
         position = store.position()
         told(position, target)
         if position >= target:
@@ -121,7 +126,7 @@ class Landing:
         """Be the writer until told to stop; return at once when somebody else is."""
         connection = self._connect()
         try:
-            with self._store.writing() as writer, _ahead_of(self._bus) as events:
+            with _as_writer(connection, self._store) as writer, _ahead_of(self._bus) as events:
                 if writer is not None:
                     lander = _Lander(
                         connection, events=events, writer=writer, store=self._store, shard_rows=self._shard_rows
@@ -292,6 +297,17 @@ class _Ahead:
             return []
         events = coming[1].result()
         return events if coming[0] == after else []
+
+
+@contextmanager
+def _as_writer(connection: Connection, store: TrainingStore) -> Generator[StoreWriter | None]:
+    """Be the writer of a store; None when another process is."""
+    with landing_turn(connection, store) as mine:
+        if not mine:
+            yield None
+            return
+        with store.writing() as writer:
+            yield writer
 
 
 @contextmanager

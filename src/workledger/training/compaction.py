@@ -22,7 +22,7 @@ from workledger.errors import StoreCorrupted
 from workledger.training import formats
 from workledger.training.manifest import Entry, entry_path
 from workledger.training.records import SCHEMA_VERSION, SCHEMAS, RecordType
-from workledger.training.shard_store import Rewriter, ShardReader, ShardStore, entries_of, ranges_of
+from workledger.training.shard_store import Rewriter, ShardReader, ShardStore, ranges_of
 from workledger.training.shards import NewFile, ShardFile, range_of, shard_file
 
 __all__ = ["GRACE_S", "Compacted", "compact", "merge", "plan", "sweep"]
@@ -54,7 +54,7 @@ def compact(store: ShardStore, *, block_rows: int, whole: bool = False, grace_s:
     with store.rewriting() as rewriter:
         if rewriter is None:
             return Compacted()
-        while groups := plan(entries_of(store), block_rows=block_rows, whole=whole):
+        while groups := plan(store.entries(), block_rows=block_rows, whole=whole):
             for group in groups:
                 merge(store, rewriter, group)
                 joined, made = joined + len(group), made + 1
@@ -95,23 +95,26 @@ def merge(store: ShardReader, rewriter: Rewriter, group: Sequence[Entry]) -> Ent
 
 
 def sweep(store: ShardReader, rewriter: Rewriter, *, grace_s: float) -> int:
-    """Remove what does not count any more, or never did, and is older than `grace_s`; gives how many files."""
+    """Remove what was replaced at least `grace_s` ago, and what the dead have left; gives how many files."""
     counting = ranges_of(store)
     position = counting[-1][1] if counting else 0
-    removed = 0
-    known = set(counting)
     paths = [(path, found) for path in store.paths() if (found := range_of(path.rpartition("/")[2])) is not None]
-    for path, (first, last) in paths:
-        if not path.startswith("_manifest/") or (first, last) in counting:
+    removed, known = 0, set(counting)
+    for path, found in paths:
+        if not path.startswith("_manifest/") or found in counting:
             continue
-        if last > position or _swapped_s_ago(rewriter, counting, first) < grace_s:
-            known.add((first, last))
-            continue
-        # The entry goes first: there is never one that names a file which is gone.
-        rewriter.remove([path])
-        removed += 1
-    left = [path for path, found in paths if not path.startswith("_manifest/") and found not in known]
-    strays = [path for path in left if _is_stray(rewriter, path, position=position, grace_s=grace_s)]
+        known.add(found)
+        if found[1] <= position and _swapped_s_ago(rewriter, counting, found[0]) >= grace_s:
+            # The entry goes first: there is never one that names a file which is gone.
+            replaced = [path, *_files_of(store, found)]
+            rewriter.remove(replaced)
+            removed += len(replaced)
+    stray_grace_s = grace_s if rewriter.alone else max(grace_s, GRACE_S)
+    strays = [
+        path
+        for path, found in paths
+        if found not in known and found[1] <= position and rewriter.age_s(path) >= stray_grace_s
+    ]
     rewriter.remove(strays)
     return removed + len(strays)
 
@@ -194,7 +197,8 @@ def _swapped_s_ago(rewriter: Rewriter, counting: Sequence[tuple[int, int]], posi
     return rewriter.age_s(entry_path(*covering))
 
 
-def _is_stray(rewriter: Rewriter, path: str, *, position: int, grace_s: float) -> bool:
-    """Say whether a shard that no entry names is a dead compaction's. One beyond the end is a writer's to remove."""
-    found = range_of(path.rpartition("/")[2])
-    return found is not None and found[1] <= position and rewriter.age_s(path) >= grace_s
+def _files_of(store: ShardReader, found: tuple[int, int]) -> list[str]:
+    try:
+        return [file.path for file in store.entry(*found).files]
+    except StoreCorrupted:
+        return []

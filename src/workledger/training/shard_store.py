@@ -45,6 +45,10 @@ class ShardReader(Protocol):
 class ShardStore(TrainingStore, ShardReader, Protocol):
     """A training store whose ranges are files."""
 
+    def entries(self) -> list[Entry]:
+        """Give the manifest: the entries that count, in order. `StoreCorrupted` where they leave a gap or overlap."""
+        ...
+
     @property
     def formats(self) -> tuple[Format, ...]:
         """The formats in which new ranges are written."""
@@ -57,6 +61,11 @@ class ShardStore(TrainingStore, ShardReader, Protocol):
 
 class Rewriter(Protocol):
     """Puts other files in the place of those that a store has. Whatever ends it, readers see the old or the new."""
+
+    @property
+    def alone(self) -> bool:
+        """Whether nobody else can be rewriting, so that a file that no entry names is nobody's work."""
+        ...
 
     @property
     def folder(self) -> Path:

@@ -50,8 +50,12 @@ class StoreWriter(Protocol):
         """Add lines to the range at hand, in ascending order of position for each record type."""
         ...
 
-    def commit(self, *, last: int, last_event_id: str) -> Entry:
-        """End the range at `last` and make it durable."""
+    def commit(self, *, last: int, last_event_id: str) -> object:
+        """End the range at `last` and make it durable.
+
+        Raises `Unavailable` with `outrun=True` when another writer was first: whoever opens the store for writing
+        again goes on after that one.
+        """
         ...
 
     def discard(self) -> None:
@@ -72,7 +76,10 @@ class TrainingStore(Protocol):
         ...
 
     def writing(self) -> AbstractContextManager[StoreWriter | None]:
-        """Be the one writer of the store; None when somebody else is. A killed writer leaves nothing in the way."""
+        """Be the writer of the store; None when somebody else is. A killed writer leaves nothing in the way.
+
+        Where a store cannot keep a second writer out, it refuses what that one commits.
+        """
         ...
 
 
@@ -274,6 +281,11 @@ class _LocalRewriter:
         with explained(store.folder):
             shutil.rmtree(self.folder, ignore_errors=True)
             self.folder.mkdir()
+
+    @property
+    def alone(self) -> bool:
+        """Yes, by the lock."""
+        return True
 
     @property
     def folder(self) -> Path:

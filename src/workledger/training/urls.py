@@ -1,0 +1,100 @@
+"""Training stores by their URLs; several are separated by blanks."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
+
+from workledger.errors import ConfigurationError
+from workledger.training import formats
+from workledger.training import store as local
+
+if TYPE_CHECKING:
+    from workledger.training.objects import ObjectStore
+    from workledger.training.shard_store import ShardStore
+    from workledger.training.store import TrainingStore
+
+# Each kind of store is an extra, and is imported when its scheme asks for it.
+# ruff: noqa: PLC0415
+
+__all__ = ["flush_s_of", "open_shard_store", "open_store", "split_urls"]
+
+_KNOWN: Final = (
+    "file:FOLDER, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX, with ?format=jsonl,csv,parquet"
+)
+_OBJECTS: Final = frozenset({"s3", "gs", "az"})
+_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|)")
+_UNIT_S: Final = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def split_urls(text: str) -> list[str]:
+    """Give the URLs in a setting, which are separated by blanks; a blank in a URL is written %20."""
+    return text.split()
+
+
+def open_store(url: str) -> TrainingStore:
+    """Give the training store that a URL means. Nothing is made or read yet.
+
+    Raises `ConfigurationError` for an URL that means nothing, `MissingExtra` when its library is not installed.
+    """
+    return open_shard_store(url)
+
+
+def open_shard_store(url: str) -> ShardStore:
+    """Give a training store that is made of files: a folder or a bucket."""
+    _, bare = _without_flush(url)
+    scheme = urlsplit(bare).scheme
+    if scheme == "file":
+        return local.open_store(bare)
+    if scheme in _OBJECTS:
+        return _open_objects(bare)
+    raise _meaningless(url)
+
+
+def flush_s_of(url: str) -> float | None:
+    """Give the seconds after which this store is to have what was recorded, `?flush=500ms`; None when it says none."""
+    return _without_flush(url)[0]
+
+
+def _open_objects(url: str) -> ObjectStore:
+    from workledger.training.bucket import Bucket
+    from workledger.training.objects import ObjectStore
+
+    parts = urlsplit(url)
+    query = _query(parts)
+    wanted = query.pop("format", "jsonl").split(",")
+    endpoint, region = query.pop("endpoint", None), query.pop("region", None)
+    if query or not parts.netloc or "@" in parts.netloc:
+        raise _meaningless(url)
+    forms = [formats.named(name) for name in dict.fromkeys(wanted)]
+    bucket = Bucket(parts.scheme, parts.netloc, prefix=unquote(parts.path).strip("/"), endpoint=endpoint, region=region)
+    return ObjectStore(bucket, formats=forms)
+
+
+def _query(parts: SplitResult) -> dict[str, str]:
+    return {name: ",".join(values) for name, values in parse_qs(parts.query, keep_blank_values=True).items()}
+
+
+def _without_flush(url: str) -> tuple[float | None, str]:
+    """Give the `flush` of a URL in seconds, and the URL without it."""
+    parts = urlsplit(url)
+    kept = [word for word in parts.query.split("&") if word and not word.startswith("flush=")]
+    said = [word.removeprefix("flush=") for word in parts.query.split("&") if word.startswith("flush=")]
+    if not said:
+        return None, url
+    found = _DURATION.fullmatch(said[-1])
+    if found is None or not float(found[1]) > 0:
+        raise ConfigurationError(
+            f"flush={said[-1]} in {url!r} is not a time; write 500ms, 2s or 1m",
+            setting="WORKLEDGER_TRAINING_URL",
+            value=url,
+        )
+    # Not `urlunsplit`, which would make `file:///x` of `file:x`.
+    return float(found[1]) * _UNIT_S[found[2]], "?".join([url.partition("?")[0], "&".join(kept)]).rstrip("?")
+
+
+def _meaningless(url: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"{url!r} is not a training store; use {_KNOWN}", setting="WORKLEDGER_TRAINING_URL", value=url
+    )
