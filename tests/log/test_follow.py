@@ -15,12 +15,13 @@ import pytest
 from support import changes
 from support.waiting import wait_until
 from workledger.errors import InvalidInput
-from workledger.log import reader
+from workledger.log import follow_lines, reader
 from workledger.log.consumers import consumers, position_of
 from workledger.log.follow import consume, follow
 from workledger.log.follow_lines import lines
 from workledger.log.follow_selection import Selection, of_entity, over_time
 from workledger.log.sequencer import sequence
+from workledger.postgres.statements import load
 from workledger.training.log_lines import LogLines
 
 
@@ -237,8 +238,6 @@ def test_a_time_without_a_zone_is_refused(log):
 
 
 def test_only_the_partitions_of_the_time_asked_for_are_read(spread):
-    from workledger.postgres.statements import load
-
     spread.connection.execute("PREPARE q AS " + load("workledger.log", "read_time"), prepare=False)
     for mode in ("force_custom_plan", "force_generic_plan"):
         spread.connection.execute(f"SET plan_cache_mode = {mode}")
@@ -276,6 +275,40 @@ def test_lines_are_those_that_training_lands(log):
     log.fill(30)
     landed = [line for _, _, line in LogLines(log.connection).read(after=0, limit=100)]
     assert [line.rstrip(b"\n") for line in lines(log.connection)] == landed
+
+
+@pytest.fixture
+def long_log(any_log):
+    """A log that is long enough for PostgreSQL to put several processes to it."""
+    any_log.connection.execute(
+        "WITH e AS (INSERT INTO events (event_id, event_type, payload)"
+        " SELECT uuid_floor(now() - n * interval '1 ms'), 'e', jsonb_build_object('n', n)"
+        " FROM generate_series(1, 30000) AS n RETURNING event_id)"
+        " INSERT INTO event_inbox (event_id) SELECT event_id FROM e"
+    )
+    any_log.sequence()
+    any_log.connection.execute("VACUUM ANALYZE")
+    return any_log
+
+
+def test_lines_made_by_several_processes_are_the_same_in_the_same_order(long_log, monkeypatch):
+    made_by_one = list(lines(long_log.connection))
+    monkeypatch.setattr(follow_lines, "_LONG", 1)
+    assert list(lines(long_log.connection)) == made_by_one
+    assert len(made_by_one) == long_log.head
+
+
+def test_a_long_reading_walks_the_index_and_sorts_nothing(long_log):
+    query = load("workledger.log", "lines").partition("COPY (")[2].rpartition(") TO STDOUT")[0]
+    with long_log.connection.transaction():
+        long_log.connection.execute(load("workledger.log", "pin_plans"))
+        long_log.connection.execute(load("workledger.log", "allow_helpers"))
+        plan = long_log.connection.execute("EXPLAIN " + query.replace("%s", "0", 1).replace("%s", "30000", 1))
+        text = "\n".join(line for (line,) in plan.fetchall())
+    assert "Gather Merge" in text
+    assert "Parallel Index Scan using event_positions_pkey" in text
+    assert "Sort" not in text
+    assert "Seq Scan" not in text
 
 
 def test_lines_begin_and_end_where_they_are_asked_to(log):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 import psycopg
 
@@ -11,6 +12,9 @@ from workledger.postgres.connection import Connection, translate_errors
 from workledger.postgres.statements import load
 
 __all__ = ["lines"]
+
+# From so many events on, several processes are quicker than one, although they have to be started.
+_LONG: Final = 50_000
 
 
 def lines(connection: Connection, *, after: int = 0, upto: int | None = None) -> Iterator[bytes]:
@@ -22,6 +26,8 @@ def lines(connection: Connection, *, after: int = 0, upto: int | None = None) ->
     last = head(connection)[0] if upto is None else upto
     with translate_errors(), connection.transaction(), psycopg.Cursor(connection) as cursor:
         cursor.execute(load("workledger.log", "pin_plans"))
+        if last - after >= _LONG:
+            cursor.execute(load("workledger.log", "allow_helpers"))
         with cursor.copy(load("workledger.log", "lines"), (after, last)) as copy:
             for data in copy:
                 yield bytes(data)
