@@ -1,10 +1,13 @@
-"""`workledger cancel` and `workledger resume`: asking for something to be done."""
+"""`workledger cancel`, `workledger resume` and `workledger worker`: asking for something to be done."""
 
 from __future__ import annotations
 
 import importlib
 import inspect
+import logging
+import signal
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,6 +34,9 @@ def add_to(app: typer.Typer) -> None:
             "workledger resume 2026-11-22 --app nightly", "workledger resume 2026-11-22 --app nightly.jobs:ledger"
         )
     )(resume)
+    app.command(epilog=examples("workledger worker nightly", "workledger worker nightly.jobs:ledger --concurrency 8"))(
+        worker
+    )
 
 
 def cancel(
@@ -77,6 +83,45 @@ def resume(
             f"`workledger show {workflow_id}` has the traceback"
         ) from error
     print_json({"workflow_id": workflow_id, "output": output})
+
+
+def worker(
+    code: Annotated[
+        str, typer.Argument(metavar="MODULE[:LEDGER]", help="The module with the workflows' functions and ledger.")
+    ],
+    concurrency: Annotated[int, typer.Option(min=1, metavar="N", help="So many workflows at a time.")] = 4,
+    poll_s: Annotated[
+        float, typer.Option("--poll", min=0.05, metavar="SECONDS", help="Look for work this often.")
+    ] = 1.0,
+    *,
+    until_idle: Annotated[bool, typer.Option("--until-idle", help="End when nothing waits any more.")] = False,
+) -> None:
+    """Run what waits: workflows enqueued for later, and those a dead worker left behind, of the module's functions.
+
+    Interrupted workflows go on where they stopped: finished tasks return what they returned before. Several
+    workers may run at once, here and elsewhere. Ctrl-C or SIGTERM ends it when what is running is done.
+    """
+    from workledger.sdk.worker_loop import WorkerLoop
+
+    ledger = _ledger_of(code)
+    names = ledger.definition_names()
+    if not names:
+        raise NotFound(f"module {code!r} registers no workflow functions", entity_type="definition", entity_id=code)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(message)s", stream=sys.stderr)
+    note(f"working for {', '.join(names)}, {concurrency} at a time")
+    loop = WorkerLoop(ledger, concurrency=concurrency, poll_s=poll_s)
+    if until_idle:
+        print_lines(f"Ran {loop.run_until_idle()} workflows; nothing waits.")
+    else:
+        stop = threading.Event()
+
+        def end(_number: int, _frame: object) -> None:
+            stop.set()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, end)
+        loop.run(stop)
+    ledger.close()
 
 
 def _run(ledger: Ledger, workflow_id: str) -> Any:

@@ -39,6 +39,7 @@ __all__ = [
     "messages_of",
     "recorded_steps",
     "resolve",
+    "resumable",
     "running_executions",
     "running_workflows",
     "worker_is_alive",
@@ -256,6 +257,13 @@ def lost_work(connection: Connection) -> list[tuple[str, str, str | None, str, i
     with translate_errors(), psycopg.RawCursor(connection) as cursor:
         cursor.execute(load("workledger.operational", "lost_work"))
         return cast("list[tuple[str, str, str | None, str, int | None]]", cursor.fetchall())
+
+
+def resumable(connection: Connection, names: Sequence[str], *, limit: int) -> list[tuple[str, str]]:
+    """Workflows of these names that wait for a worker: `(workflow_id, name)`, oldest first."""
+    with translate_errors(), psycopg.RawCursor(connection) as cursor:
+        cursor.execute(load("workledger.operational", "resumable"), (list(names), limit))
+        return cast("list[tuple[str, str]]", cursor.fetchall())
 
 
 def worker_is_alive(connection: Connection, worker_id: str) -> bool:

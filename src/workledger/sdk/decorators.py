@@ -256,6 +256,13 @@ class WorkflowFunction:
         other._registered = self._registered
         return other
 
+    def enqueue(self, *args: Any, **kwargs: Any) -> str:
+        """Record the workflow as pending, for a worker to run (`workledger worker`); returns its id."""
+        self._register()
+        run = self._run(args, kwargs, pending=True)
+        self._ledger.record(run.begin(), wait=True)
+        return run.workflow_id
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the workflow, resume it, or return what it returned before."""
         return self._call_async(args, kwargs) if self._is_async else self._call(args, kwargs)
@@ -282,7 +289,7 @@ class WorkflowFunction:
             return self._recorded_output(done, calls.arguments(self._function, args, kwargs))
         return run.output
 
-    def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> WorkflowRun:
+    def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, pending: bool = False) -> WorkflowRun:
         options = self._options
         return self._ledger.start_workflow(
             options.name,
@@ -295,6 +302,7 @@ class WorkflowFunction:
             conversation_id=options.conversation_id,
             definition_version=options.version,
             total_steps=len(options.steps),
+            pending=pending,
             strict=False,
         )
 
@@ -430,6 +438,10 @@ class DecoratorsMixin:
             return TaskFunction(cast("Ledger", self), function, named)
 
         return decorate if function is None else decorate(function)
+
+    def definition_names(self) -> list[str]:
+        """The names of the workflow functions registered with this ledger."""
+        return sorted(self._definitions)
 
     def definition(self, name: str) -> WorkflowFunction:
         """The workflow function registered under a name; raises `NotFound`."""

@@ -82,6 +82,7 @@ class Ledger(DecoratorsMixin, ReadingMixin):
         trace_id: str | None = None,
         definition_version: str | None = None,
         total_steps: int = 0,
+        pending: bool = False,
         strict: bool = True,
     ) -> WorkflowRun:
         """A workflow run, to be used with `with` or `async with`.
@@ -109,7 +110,8 @@ class Ledger(DecoratorsMixin, ReadingMixin):
             trace_id=trace_id,
             definition_version=definition_version,
             total_steps=total_steps,
-            worker_id=self.worker_id,
+            pending=pending,
+            worker_id=None if pending else self.worker_id,
         )
         return WorkflowRun(
             self,
