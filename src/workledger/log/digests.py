@@ -3,7 +3,7 @@
 An entry is the canonical JSON (RFC 8785) of the envelope of an event at its position, with a commitment in the place
 of the payload. The commitment is SHA-256(salt || payload): when salt and payload are erased, it says nothing about
 what was there. The payload is hashed as PostgreSQL prints its `jsonb`: sorted keys, no repetitions, every digit of
-every number; docs/decisions/0007-seals.md says why that, and not RFC 8785, which would round numbers.
+every number; docs/decisions/0008-seals.md says why that, and not RFC 8785, which would round numbers.
 
 `queries/leaves.sql` makes the same digests inside PostgreSQL, several times faster; this module is for one event, for
 what is no longer in the database, and for whoever does not trust the server to hash.
