@@ -25,7 +25,7 @@ from workledger.training.records import SCHEMA_VERSION, SCHEMAS, RecordType
 from workledger.training.shard_store import Rewriter, ShardReader, ShardStore, ranges_of
 from workledger.training.shards import NewFile, ShardFile, range_of, shard_file
 
-__all__ = ["GRACE_S", "Compacted", "compact", "merge", "plan", "sweep"]
+__all__ = ["GRACE_S", "Compacted", "compact", "merge", "opened", "plan", "sweep"]
 
 logger = logging.getLogger(__name__)
 
@@ -162,7 +162,7 @@ def _join(store: ShardReader, rewriter: Rewriter, group: Sequence[Entry], kind: 
     parts = [file for entry in group if (file := entry.files_of(name).get(record_type)) is not None]
     out = NewFile(rewriter.folder / f"{record_type}-{group[0].first}.{name}")
     try:
-        formats.named(name).join(_opened(store, parts), out, SCHEMAS[record_type])
+        formats.named(name).join(opened(store, parts), out, SCHEMAS[record_type])
         out.close()
         rows = sum(part.rows for part in parts)
         joined = shard_file(record_type, name, group[0].first, group[-1].last, rows=rows, file=out)
@@ -172,7 +172,7 @@ def _join(store: ShardReader, rewriter: Rewriter, group: Sequence[Entry], kind: 
     return joined
 
 
-def _opened(store: ShardReader, files: Iterable[ShardFile]) -> Iterator[BinaryIO]:
+def opened(store: ShardReader, files: Iterable[ShardFile]) -> Iterator[BinaryIO]:
     """Open shards one after another, each compared with its digest before it is given on."""
     for listed in files:
         with store.open(listed) as file:

@@ -123,6 +123,7 @@ class ObjectStore:
         """Rewrite what is landed, while writers go on. Two who do it at once make the same files."""
         with scratch_folder() as folder:
             self._prepare()
+            self._restore()
             yield _ObjectRewriter(self, folder)
 
     def publish(self, entry: Entry, known: tuple[Latest, Version | None]) -> tuple[Latest, Version | None]:
@@ -137,11 +138,26 @@ class ObjectStore:
             ranges = _with(summary.ranges, entry)
             if ranges is None:
                 break
-            wanted = latest(ranges, formats=[form.name for form in self.formats])
+            wanted = latest(ranges, formats=self._names())
             if (swapped := self.bucket.swap(_LATEST, wanted.encoded(), version)) is not None:
                 return wanted, swapped
             known = self.latest()
         raise _outrun(self.name, entry.first)
+
+    def landed(self) -> list[tuple[int, int]]:
+        """Give the ranges that have an entry, if there is more than a first one that was never finished."""
+        found = [range_of(one.path.rpartition("/")[2]) for one in self.bucket.list("_manifest")]
+        ranges = [one for one in found if one is not None]
+        return ranges if any(first > 1 for first, _ in ranges) else []
+
+    def _restore(self) -> None:
+        """Make the summary of the entries, where it is gone."""
+        if self.latest()[1] is None and (ranges := tiled(self.landed())):
+            summary = latest([listed(self.entry(*found)) for found in ranges], formats=self._names())
+            self.bucket.swap(_LATEST, summary.encoded(), None)
+
+    def _names(self) -> list[str]:
+        return [form.name for form in self.formats]
 
     def _prepare(self) -> None:
         """See once that the store can do what is asked of it, and say what the columns are."""
@@ -162,6 +178,11 @@ class _ObjectWriter:
         self._store = store
         self._folder = folder
         self._known = store.latest()
+        if self._known[1] is None and store.landed():
+            raise StoreCorrupted(
+                f"{store.name}/{_LATEST} is gone; `workledger verify --training --repair` makes it again",
+                location=_LATEST,
+            )
         ranges = tiled((found.first, found.last) for found in self._known[0].ranges)
         self._last_event_id = store.entry(*ranges[-1]).last_event_id if ranges else None
         self._shard = OpenShard(folder, formats=store.formats)

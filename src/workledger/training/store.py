@@ -24,7 +24,7 @@ from workledger.errors import ConfigurationError, StoreCorrupted
 from workledger.training import formats
 from workledger.training.folder import Folder, explained, locked
 from workledger.training.formats import Format
-from workledger.training.manifest import Entry, ListedRange, entry_path, latest, listed, read_entry, tiled
+from workledger.training.manifest import Entry, ListedRange, entry_path, latest, listed, read_entry, tiled, tiling
 from workledger.training.records import SCHEMAS, RecordType
 from workledger.training.shards import OpenShard, ShardFile, range_of
 
@@ -259,8 +259,7 @@ class _LocalWriter:
 
     def _prepare(self) -> None:
         """Make the folders; remove what writers that died have left: all that is beyond the end."""
-        for name in (*RecordType, "_manifest", "_schema", "_tmp"):
-            (self._store.folder / name).mkdir(exist_ok=True)
+        _make_folders(self._files)
         left = [self._store.folder / path for path in self._store.unlisted()]
         for path in (*self._files.scratch.iterdir(), *left):
             covered = range_of(path.name)
@@ -280,7 +279,7 @@ class _LocalRewriter:
         self._files = Folder(store.folder, scratch="_rewriting")
         with explained(store.folder):
             shutil.rmtree(self.folder, ignore_errors=True)
-            self.folder.mkdir()
+            _make_folders(self._files)
 
     @property
     def alone(self) -> bool:
@@ -301,7 +300,8 @@ class _LocalRewriter:
         """Make the entry: from then on it counts, and those in its range do not."""
         with explained(self._store.folder):
             self._files.create(entry.path, entry.encoded())
-            self._store.say_latest(self._files)
+            if not tiling(self._store.all_ranges())[1]:  # else more is missing, and the summary stays as it was
+                self._store.say_latest(self._files)
 
     def age_s(self, path: str) -> float:
         """Give how long ago a file got its name: linking a name to a file changes its status."""
@@ -315,3 +315,9 @@ class _LocalRewriter:
         with explained(self._store.folder):
             for path in paths:
                 (self._store.folder / path).unlink(missing_ok=True)
+
+
+def _make_folders(files: Folder) -> None:
+    for name in (*RecordType, "_manifest", "_schema"):
+        (files.root / name).mkdir(exist_ok=True)
+    files.scratch.mkdir(exist_ok=True)

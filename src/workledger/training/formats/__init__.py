@@ -11,7 +11,7 @@ from workledger.training.formats._format import Format, FormatWriter, Sink
 from workledger.training.formats.csv import Csv
 from workledger.training.formats.jsonl import Jsonl
 
-__all__ = ["Format", "FormatWriter", "Sink", "named"]
+__all__ = ["NAMES", "Format", "FormatWriter", "Sink", "named"]
 
 
 def _parquet() -> Format:
@@ -24,6 +24,8 @@ def _parquet() -> Format:
 _FORMATS: Final[Mapping[str, Callable[[], Format]]] = MappingProxyType(
     {"jsonl": Jsonl, "csv": Csv, "parquet": _parquet}
 )
+#: The formats there are.
+NAMES: Final = frozenset(_FORMATS)
 
 
 def named(name: str) -> Format:
