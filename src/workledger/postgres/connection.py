@@ -61,8 +61,8 @@ def connect(
 ) -> Connection:
     """Open an autocommit connection whose `search_path` is the project's schema.
 
-    `recording=True` pins the plans of the recording statements; `prepared=False` is for PgBouncer in
-    transaction mode. Raises `DatabaseUnavailable` when the server cannot be reached.
+    `recording=True` pins the plans of the recording statements; `prepared=False` is for PgBouncer in transaction mode,
+    where a session has no settings of its own: the role must bring the `search_path`. Raises `DatabaseUnavailable` when the server cannot be reached.
     """
     check_schema_name(schema)
     with translate_errors():
@@ -76,12 +76,28 @@ def connect(
             client_encoding="UTF8",
         )
         _check_encoding(connection)
-        # SET, not start-up options: PgBouncer refuses the latter.
-        connection.execute(sql.SQL("SET search_path = {}").format(sql.Identifier(schema)))
-        connection.execute("SET timezone = 'UTC'")
-        connection.execute(_RECORDING if recording else _READING)
+        if prepared:
+            connection.execute(sql.SQL("SET search_path = {}").format(sql.Identifier(schema)))
+            connection.execute("SET timezone = 'UTC'")
+            connection.execute(_RECORDING if recording else _READING)
+        else:
+            _check_pooled(connection, schema)
     set_json_loads(decode, connection)
     return connection
+
+
+def _check_pooled(connection: Connection, schema: str) -> None:
+    """Behind a pooler a SET would stay with whichever server connection it met, for whoever comes next."""
+    row = connection.execute("SELECT current_setting('search_path'), current_user, current_database()").fetchone()
+    path, role, name = row or ("", "", "")
+    if path.split(",")[0].strip(' "') != schema:
+        connection.close()
+        raise ConfigurationError(
+            f"behind a pooler the role {role!r} must find the project by itself, and its search_path is {path!r}. As its "
+            f"owner run: ALTER ROLE {role} IN DATABASE {name} SET search_path = {schema}",
+            setting="WORKLEDGER_POOLED",
+            value=path,
+        )
 
 
 def _check_encoding(connection: Connection) -> None:
