@@ -62,7 +62,8 @@ def connect(
     """Open an autocommit connection whose `search_path` is the project's schema.
 
     `recording=True` pins the plans of the recording statements; `prepared=False` is for PgBouncer in transaction mode,
-    where a session has no settings of its own: the role must bring the `search_path`. Raises `DatabaseUnavailable` when the server cannot be reached.
+    where a session has no settings of its own: the role must bring the `search_path`. Raises `DatabaseUnavailable` when
+    the server cannot be reached.
     """
     check_schema_name(schema)
     with translate_errors():
@@ -93,8 +94,8 @@ def _check_pooled(connection: Connection, schema: str) -> None:
     if path.split(",")[0].strip(' "') != schema:
         connection.close()
         raise ConfigurationError(
-            f"behind a pooler the role {role!r} must find the project by itself, and its search_path is {path!r}. As its "
-            f"owner run: ALTER ROLE {role} IN DATABASE {name} SET search_path = {schema}",
+            f"behind a pooler the role {role!r} must find the project by itself, and its search_path is {path!r}. "
+            f"As its owner run: ALTER ROLE {role} IN DATABASE {name} SET search_path = {schema}",
             setting="WORKLEDGER_POOLED",
             value=path,
         )
