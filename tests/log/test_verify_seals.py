@@ -168,6 +168,16 @@ def test_an_altered_seal_is_found_and_no_event_is_accused(sealed, what):
     assert {place for _, place in found} <= {"seals[2]", "seals[3]"}
 
 
+@pytest.mark.parametrize("thorough", [False, True], ids=["hashed there", "hashed here"])
+def test_a_seal_that_claims_a_whole_universe_of_events_is_found_and_not_counted_through(sealed, thorough):
+    for name in ("seals_check", "seals_check1", "seals_check2", "seals_check3"):
+        sealed.connection.execute(f"ALTER TABLE seals DROP CONSTRAINT IF EXISTS {name}")
+    sealed.alter("UPDATE seals SET last_position = 1000000000000000 WHERE number = 4")
+    found = sealed.kinds(thorough=thorough)
+    assert ("seal.rewritten", "seals[4]") in found
+    assert {place for _, place in found} <= {"seals[4]", "seals[5]"}
+
+
 def test_events_and_the_digests_of_their_seal_altered_together_are_found(sealed):
     with sealed.attack() as connection:
         connection.execute(f"UPDATE events SET severity = 'debug' WHERE {AT}")
@@ -314,13 +324,10 @@ def test_what_is_not_sealed_yet_is_counted_and_no_fault(sealed):
     assert (report.ok, report.unsealed) == (True, sealed.head - report.events)
 
 
-def test_several_connections_find_the_same_as_one(sealed):
-    sealed.alter(f"UPDATE events SET severity = 'debug' WHERE {AT}")
-    swap(sealed, 23, 28)
+def test_whoever_waits_is_told_how_far_it_is(sealed):
     seen = []
-    with sealed.connect() as one, sealed.connect() as two:
-        assert sealed.kinds(helpers=[one, two], on_progress=seen.append) == sealed.kinds()
-    assert seen[-1] == sealed.verify().events
+    report = sealed.verify(on_progress=seen.append)
+    assert seen[-1] == report.events == sealed.head
 
 
 def test_many_faults_are_counted_and_the_first_are_named(log):

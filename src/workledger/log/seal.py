@@ -6,7 +6,7 @@ next seal as `previous`, and it is a leaf of the tree over all seals, whose root
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
@@ -179,10 +179,18 @@ def add(connection: Connection, seal: Seal) -> None:
         cursor.execute(load("workledger.log", "add_seal"), msgspec.structs.astuple(seal))
 
 
-def leaves_of(connection: Connection, *, first: int, last: int) -> bytes:
-    """The digests of the events at these positions, made by PostgreSQL; those of events that are gone are left out."""
+def leaves_of(connection: Connection, *, first: int, last: int, meanwhile: Callable[[], None] | None = None) -> bytes:
+    """The digests of the events at these positions, made by PostgreSQL; those of events that are gone are left out.
+
+    With `meanwhile`, PostgreSQL may put several processes to it, and that is done here until they are through.
+    """
     with pinned(connection) as cursor:
-        cursor.execute(load("workledger.log", "leaves"), (first, last), binary=True)
+        if meanwhile is not None:
+            cursor.execute(load("workledger.log", "allow_helpers"))
+        # A plan that is kept would not notice that it may have helpers now.
+        cursor.execute(load("workledger.log", "leaves"), (first, last), binary=True, prepare=meanwhile is None)
+        if meanwhile is not None:
+            meanwhile()
         ((leaves,),) = cursor.fetchall()
         return leaves
 

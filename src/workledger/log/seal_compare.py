@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Final, Self
+from collections.abc import Callable, Sequence
+from typing import Final
 
 from workledger.log import digests, seal
 from workledger.log.digests import SealedEvent
@@ -14,63 +12,25 @@ from workledger.log.seal import Seal
 from workledger.log.seal_report import SealReport
 from workledger.postgres.connection import Connection
 
-__all__ = ["EventReader", "compare"]
+__all__ = ["compare", "hash_here", "hash_there"]
 
 # An event that differs is tried at so many other positions, to say where it came from.
 _TRIED: Final = 64
+_PAGE: Final = 4096
 
 
-class EventReader:
-    """Has the events of chunks of seals hashed, over all helpers at once, and gives them in order."""
-
-    def __init__(self, connection: Connection, helpers: Sequence[Connection], *, thorough: bool) -> None:
-        self._connection = connection
-        self._free = deque(helpers)
-        self._hash = _hash_here if thorough else _hash_there
-        self._threads = ThreadPoolExecutor(len(helpers), thread_name_prefix="workledger-verify") if helpers else None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._threads is not None:
-            self._threads.shutdown(cancel_futures=True)
-
-    def read(self, chunks: Iterator[list[Seal]]) -> Iterator[tuple[list[Seal], bytes]]:
-        """Give each chunk with the digests of its events as they are now."""
-        if self._threads is None:
-            yield from ((chunk, self._hash_chunk(self._connection, chunk)) for chunk in chunks)
-            return
-        ahead = len(self._free) + 1
-        waiting: deque[tuple[list[Seal], Future[bytes]]] = deque()
-        for chunk in chunks:
-            waiting.append((chunk, self._threads.submit(self._run, chunk)))
-            if len(waiting) > ahead:
-                yield self._result(waiting)
-        while waiting:
-            yield self._result(waiting)
-
-    def _result(self, waiting: deque[tuple[list[Seal], Future[bytes]]]) -> tuple[list[Seal], bytes]:
-        chunk, future = waiting.popleft()
-        return chunk, future.result()
-
-    def _run(self, chunk: Sequence[Seal]) -> bytes:
-        connection = self._free.popleft()
-        try:
-            return self._hash_chunk(connection, chunk)
-        finally:
-            self._free.append(connection)
-
-    def _hash_chunk(self, connection: Connection, chunk: Sequence[Seal]) -> bytes:
-        return self._hash(connection, first=chunk[0].first_position, last=chunk[-1].last_position)
+def hash_there(connection: Connection, *, first: int, last: int, meanwhile: Callable[[], None]) -> bytes:
+    """The digests of the events as they are now, made by PostgreSQL; `meanwhile` is done while it is at it."""
+    return seal.leaves_of(connection, first=first, last=last, meanwhile=meanwhile)
 
 
-def _hash_there(connection: Connection, *, first: int, last: int) -> bytes:
-    return seal.leaves_of(connection, first=first, last=last)
-
-
-def _hash_here(connection: Connection, *, first: int, last: int) -> bytes:
-    return b"".join(event.leaf for event in digests.read(connection, first=first, last=last) if event.is_there)
+def hash_here(connection: Connection, *, first: int, last: int, meanwhile: Callable[[], None]) -> bytes:
+    """The same, made in this process of what PostgreSQL hands over."""
+    meanwhile()
+    pages = (
+        digests.read(connection, first=at, last=min(at + _PAGE, last + 1) - 1) for at in range(first, last + 1, _PAGE)
+    )
+    return b"".join(event.leaf for page in pages for event in page if event.is_there)
 
 
 def compare(

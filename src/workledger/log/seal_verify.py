@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import psycopg
@@ -18,7 +19,7 @@ from workledger.errors import InvalidInput
 from workledger.log import seal
 from workledger.log.merkle import HASH_BYTES, Peaks, tree_root
 from workledger.log.seal import Seal
-from workledger.log.seal_compare import EventReader, compare
+from workledger.log.seal_compare import compare, hash_here, hash_there
 from workledger.log.seal_keys import endorsement_text, listed_keys
 from workledger.log.seal_notes import Checkpoint, SealKey, SignedNote, parse_checkpoint, parse_note
 from workledger.log.seal_report import SHOWN, SealReport
@@ -27,7 +28,7 @@ from workledger.postgres.statements import load
 
 __all__ = ["verify_seals"]
 
-_CHUNK: Final = 16_384
+_CHUNK: Final = 65_536
 
 
 def verify_seals(
@@ -35,26 +36,28 @@ def verify_seals(
     *,
     keys: Sequence[SealKey] = (),
     checkpoints: Mapping[str, str] | None = None,
-    helpers: Sequence[Connection] = (),
     thorough: bool = False,
     on_progress: Callable[[int], None] | None = None,
 ) -> SealReport:
     """Check everything that is sealed; memory does not grow with the log.
 
     `keys` are those to trust (and the ones they endorsed); without any, those that the database lists are believed.
-    `checkpoints` are signed notes by the name of where they were kept. `helpers` are more connections to the same
-    schema, over which PostgreSQL hashes on several cores. `thorough` hashes here instead: slower, but the server
-    then only hands over columns. `on_progress` hears how many events have been checked.
+    `checkpoints` are signed notes by the name of where they were kept. `thorough` hashes here instead of in PostgreSQL:
+    slower, but the server then only hands over columns. `on_progress` hears how many events have been checked.
     """
     report = SealReport()
     trust = _Trust(connection, keys, report)
     chain = _Chain(report, trust, _read_checkpoints(checkpoints or {}, trust, report))
-    with EventReader(connection, helpers, thorough=thorough) as reader:
-        for chunk, leaves in reader.read(_chunks(seal.iterate(connection), chain)):
-            compare(connection, chunk, leaves, report, doubtful=chain.doubtful)
-            report.events += sum(one.size for one in chunk)
-            if on_progress is not None:
-                on_progress(report.events)
+    hashed = hash_here if thorough else hash_there
+    for chunk in _chunks(seal.iterate(connection)):
+        first = chunk[0].first_position
+        # Counted by the digests, which are here: a seal may say anything.
+        last = first + sum(len(one.leaves) for one in chunk) // HASH_BYTES - 1
+        leaves = hashed(connection, first=first, last=last, meanwhile=partial(chain.check_all, chunk))
+        compare(connection, chunk, leaves, report, doubtful=chain.doubtful)
+        report.events += sum(one.size for one in chunk)
+        if on_progress is not None:
+            on_progress(report.events)
     chain.finish()
     _check_surroundings(connection, report, last_position=chain.last_position)
     return report
@@ -76,8 +79,12 @@ class _Chain:
         #: Seals whose digests do not have the root that the seal says.
         self.doubtful: set[int] = set()
 
-    def check(self, one: Seal) -> None:
-        """Check a seal, the next one in order."""
+    def check_all(self, seals: Sequence[Seal]) -> None:
+        """Check seals, the next ones in order."""
+        for one in seals:
+            self._check(one)
+
+    def _check(self, one: Seal) -> None:
         self._report.seals += 1
         self._check_link(one)
         self._check_itself(one)
@@ -223,11 +230,10 @@ def _place(number: int) -> str:
     return f"seals[{number}]"
 
 
-def _chunks(seals: Iterator[Seal], chain: _Chain) -> Iterator[list[Seal]]:
-    """Check the chain on the way, and put small seals together, so that their events are read at once."""
+def _chunks(seals: Iterator[Seal]) -> Iterator[list[Seal]]:
+    """Put seals together whose positions follow each other, so that their events are read at once."""
     chunk: list[Seal] = []
     for one in seals:
-        chain.check(one)
         together = bool(chunk) and chunk[-1].last_position + 1 == one.first_position
         if chunk and (not together or one.last_position - chunk[0].first_position >= _CHUNK):
             yield chunk
