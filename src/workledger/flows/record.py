@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from typing import Final, TypeVar
 
 import psycopg
+from psycopg.pq import ConnStatus, PipelineStatus, TransactionStatus
 
 from workledger.errors import DatabaseUnavailable, WorkledgerError
 from workledger.flows.tickets import AsyncTicket, BufferedTicket, Ticket, settle
@@ -317,13 +318,11 @@ class Recorder:
             with translate_errors():
                 make_partitions(connection, changes)
             return True
-        if isinstance(error, _RETRIABLE):
-            return True
-        if connection.closed or connection.broken:
+        if not _is_ready(connection):
             # The answer is lost, not the question: the next round recognises what was committed by its ids.
             self._discard_connection()
             return True
-        return False
+        return isinstance(error, _RETRIABLE)
 
     def _given_up(self, error: psycopg.Error) -> WorkledgerError:
         if self._connection is None:
@@ -332,6 +331,7 @@ class Recorder:
 
     def _live_connection(self) -> Connection:
         if self._connection is None or self._connection.closed:
+            self._connection = None
             self._connection = self._connect()
         return self._connection
 
@@ -339,6 +339,16 @@ class Recorder:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
+
+
+def _is_ready(connection: Connection) -> bool:
+    """Say whether the next statement can be sent: a lost server may leave the driver in the middle of something."""
+    state = connection.pgconn
+    return (
+        state.status == ConnStatus.OK
+        and state.transaction_status == TransactionStatus.IDLE
+        and state.pipeline_status == PipelineStatus.OFF
+    )
 
 
 def _apply_whole(connection: Connection, changes: Sequence[Change]) -> list[Outcome]:
