@@ -88,7 +88,7 @@ def as_of(
         return
     print_lines(styled(f"As of position {past.position:,}", "bold"))
     for what, counts in document["counts"].items():
-        told = ", ".join(f"{number:,} {status}" for status, number in counts.items()) or "none"
+        told = ", ".join(f"{number:,} {status}" for status, number in sorted(counts.items())) or "none"
         print_lines(f"  {what + 's':<12} {told}")
     for status in ("running", "failed"):
         _print_list(status, document[status])

@@ -109,10 +109,10 @@ def newer_workflows(
 
 
 def search_pattern(text: str | None) -> str | None:
-    """The ILIKE pattern that finds a text anywhere; the text as it is stored (`model.jsonvalue.escape_text`)."""
+    """The ILIKE pattern that finds a text anywhere, as it is stored."""
     if not text:
         return None
-    literal = text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    literal = escape_text(text).replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
     return f"%{literal}%"
 
 

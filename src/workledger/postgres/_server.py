@@ -21,6 +21,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -161,7 +162,9 @@ class Server:
             with psycopg.connect(self._url_of("postgres"), autocommit=True, connect_timeout=10) as connection:
                 known = connection.execute("SELECT FROM pg_database WHERE datname = 'workledger'").fetchone()
                 if known is None:
-                    connection.execute("CREATE DATABASE workledger")
+                    # Another starter may be making it at this moment.
+                    with suppress(psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
+                        connection.execute("CREATE DATABASE workledger")
         except psycopg.Error as error:
             raise self._failure(f"PostgreSQL runs and cannot be used ({error})") from error
         said = self._said()

@@ -11,7 +11,6 @@ from typing import Any, Final
 
 from workledger.errors import InvalidInput, NotFound, Unavailable, WorkledgerError
 from workledger.log import consumers, reader
-from workledger.model.jsonvalue import escape_text
 from workledger.model.records import Workflow
 from workledger.operational import overview, reads
 from workledger.operational.overview import Row
@@ -199,13 +198,13 @@ def _page(
 
 
 def _narrowed(filters: Filters) -> dict[str, str | None]:
-    """The filters other than the status. Errors are searched as they are stored."""
+    """The filters other than the status."""
     return {
         "name": filters.name,
         "workflow_type": filters.type,
         "tag": filters.tag,
         "subject": filters.subject,
-        "search": filters.q and escape_text(filters.q),
+        "search": filters.q,
     }
 
 
