@@ -144,6 +144,7 @@ def fill(url: str, *, project: str, scale: int, months: int = 6, running: float 
     until = datetime.now(UTC)
     since = until - timedelta(days=30 * months)
     with connect(url, schema=project) as connection:
+        connection.prepare_threshold = None  # several statements at once, and none of them twice
         migrate(connection, schema=project)
         connection.execute("SET synchronous_commit = off")
         connection.execute("SET session_replication_role = replica")  # the foreign keys hold by construction

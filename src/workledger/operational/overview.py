@@ -15,7 +15,7 @@ import psycopg
 import zstandard
 
 from workledger.errors import NotFound, StoreCorrupted
-from workledger.model.jsonvalue import unescape_text
+from workledger.model.jsonvalue import escape_text, unescape_text
 from workledger.model.records import Event, Workflow, from_row
 from workledger.operational.reads import Cursor
 from workledger.postgres.connection import Connection, translate_errors
