@@ -6,10 +6,8 @@ carry their identity, so replaying them is harmless however often it is done.
 
 from __future__ import annotations
 
-import logging
 import sqlite3
 import threading
-import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -23,8 +21,6 @@ from workledger.operational.apply import Outcome
 from workledger.postgres._process import exclusive
 
 __all__ = ["Spool"]
-
-logger = logging.getLogger(__name__)
 
 _SCHEMA: Final = """
 PRAGMA journal_mode = WAL;
@@ -51,19 +47,14 @@ class Spool:
         """The SQLite file."""
         return self._path
 
-    def append(self, changes: Sequence[Change]) -> int:
-        """Keep changes, in order, durably; raises `SpoolFull` at the bound or when the disk is full.
-
-        Returns the number under which the last of them waits.
-        """
+    def append(self, changes: Sequence[Change]) -> None:
+        """Keep changes, in order, durably; raises `SpoolFull` at the bound or when the disk is full."""
         rows = [(len(data), data) for data in map(msgspec.msgpack.encode, changes)]
         with self._lock, self._open() as database, database:
             database.execute("BEGIN IMMEDIATE")
             (held,) = database.execute("SELECT coalesce(sum(size_bytes), 0) FROM waiting").fetchone()
             self._check_room(held + sum(size for size, _ in rows))
             database.executemany("INSERT INTO waiting (size_bytes, change) VALUES (?, ?)", rows)
-            (last,) = database.execute("SELECT max(seq) FROM waiting").fetchone()
-            return last
 
     def _check_room(self, size_bytes: int) -> None:
         if size_bytes > self._limit_bytes:
@@ -74,29 +65,23 @@ class Spool:
                 limit_bytes=self._limit_bytes,
             )
 
-    def waiting(self, *, up_to: int | None = None) -> int:
-        """How many changes wait, of all or of those up to a number."""
-        if up_to is None:
-            return self._count("SELECT count(*) FROM waiting")
-        return self._count("SELECT count(*) FROM waiting WHERE seq <= ?", up_to)
-
-    def newest(self) -> int:
-        """The number of the newest change that waits; 0 when none does."""
-        return self._count("SELECT coalesce(max(seq), 0) FROM waiting")
+    def waiting(self) -> int:
+        """How many changes wait."""
+        return self._count("SELECT count(*) FROM waiting")
 
     def refused(self) -> int:
         """How many changes were refused when they were replayed; they are kept for a person to look at."""
         return self._count("SELECT count(*) FROM refused")
 
-    def _count(self, query: str, *parameters: int) -> int:
+    def _count(self, query: str) -> int:
         if not self._path.exists():
             return 0
         with self._lock, self._open() as database:
-            (count,) = database.execute(query, parameters).fetchone()
+            (count,) = database.execute(query).fetchone()
             return count
 
     def drain(self, apply: Apply) -> int:
-        """Replay what waits now, in order, and forget it once it is applied; returns how many were.
+        """Replay what waits, in order, and forget it once it is applied; returns how many were.
 
         One process drains at a time; another one that comes in between returns 0. What `apply` raises ends the
         round and leaves the rest in place.
@@ -104,8 +89,7 @@ class Spool:
         drained = 0
         try:
             with exclusive(self._path.with_suffix(".lock"), timeout_s=0):
-                newest = self.newest()
-                while page := self._page(newest):
+                while page := self._page():
                     outcomes = apply([change for _, change in page])
                     self._forget(page, outcomes)
                     drained += len(page)
@@ -113,10 +97,9 @@ class Spool:
             return 0  # another process is at it
         return drained
 
-    def _page(self, newest: int) -> list[tuple[int, Change]]:
-        query = "SELECT seq, change FROM waiting WHERE seq <= ? ORDER BY seq LIMIT ?"
+    def _page(self) -> list[tuple[int, Change]]:
         with self._lock, self._open() as database:
-            rows = database.execute(query, (newest, _PAGE)).fetchall()
+            rows = database.execute("SELECT seq, change FROM waiting ORDER BY seq LIMIT ?", (_PAGE,)).fetchall()
         return [(seq, msgspec.msgpack.decode(data, type=Change)) for seq, data in rows]
 
     def _forget(self, page: Sequence[tuple[int, Change]], outcomes: Sequence[Outcome | WorkledgerError]) -> None:
@@ -133,36 +116,25 @@ class Spool:
     @contextmanager
     def _open(self) -> Generator[sqlite3.Connection]:
         # A connection for each use: it is rare, and so nothing has to survive a fork.
-        try:
+        with _translated(self._path):
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            with closing(self._connect()) as database:
+            with closing(sqlite3.connect(self._path, timeout=30, isolation_level=None)) as database:
+                database.executescript(_SCHEMA)
+                database.execute("PRAGMA synchronous = FULL")
                 yield database
-        except sqlite3.OperationalError as error:
-            raise SpoolFull(
-                f"PostgreSQL is away and the spool {self._path} cannot be used: {error}",
-                size_bytes=None,
-                limit_bytes=None,
-            ) from error
-        except (sqlite3.DatabaseError, OSError) as error:
-            raise StoreCorrupted(
-                f"PostgreSQL is away and the spool {self._path} cannot be read: {error}", location=str(self._path)
-            ) from error
 
-    def _connect(self) -> sqlite3.Connection:
-        database = sqlite3.connect(self._path, timeout=30, isolation_level=None)
-        try:
-            database.executescript(_SCHEMA)
-            database.execute("PRAGMA synchronous = FULL")
-        except BaseException as error:
-            database.close()
-            if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
-                return self._begin_anew(error)
-            raise
-        return database
 
-    def _begin_anew(self, error: sqlite3.DatabaseError) -> sqlite3.Connection:
-        """Put a file that is no database aside, where a person can look at it: recording has to go on."""
-        aside = self._path.with_suffix(f".corrupt-{time.time_ns()}")
-        self._path.rename(aside)
-        logger.error("spool.corrupt path=%s reason=%s (`sqlite3 FILE .recover` may still read it)", aside, error)
-        return self._connect()
+@contextmanager
+def _translated(path: Path) -> Generator[None]:
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        raise SpoolFull(
+            f"PostgreSQL is away and the spool {path} cannot be used: {error}", size_bytes=None, limit_bytes=None
+        ) from error
+    except (sqlite3.DatabaseError, OSError) as error:
+        raise StoreCorrupted(
+            f"PostgreSQL is away and the spool {path} cannot be read: {error}. Move the file aside; what it held "
+            "may still be read from it with `sqlite3 FILE .recover`",
+            location=str(path),
+        ) from error
