@@ -72,7 +72,7 @@ def test_a_hot_statement_reads_its_index_and_sorts_no_table(explain, name, param
 
 
 def test_a_timeline_reads_the_events_of_its_workflow_only(explain):
-    nodes = explain(load("workledger.operational", "timeline"), ("w", None, PAGE))
+    nodes = explain(load("workledger.operational", "timeline"), ("w", 0, None, PAGE))
     used = {node["Index Name"] for node in nodes if "Index Name" in node}
     assert {name for name in used if name.endswith("_workflow_id_idx")}
     assert "event_positions_event_id_key" in used

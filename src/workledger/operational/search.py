@@ -247,14 +247,27 @@ def timeline(
 ) -> Page[TimelineEntry]:
     """What happened in one workflow, in the order of the log: its changes, executions, messages, feedback, events.
 
+    What has no position in the log yet comes last. Pages of what was recorded before the first of them meet without a
+    gap, even when the log is sequenced in between; to miss nothing of what is recorded meanwhile, follow the log.
     Raises `NotFound` when there is no such workflow.
     """
-    (after,) = read_cursor("timeline", cursor, str)
-    rows = _rows(connection, "timeline", (workflow_id, after and check_event_id(after), _one_more(limit)))
-    if not rows and after is None and not reads.existing_workflows(connection, [workflow_id]):
+    position, after = read_cursor("timeline", cursor, int, str | None)
+    place = (position or 0, after and check_event_id(after))
+    rows = _rows(connection, "timeline", (workflow_id, *place, _one_more(limit)))
+    if not rows and cursor is None and not reads.existing_workflows(connection, [workflow_id]):
         raise NotFound(f"no workflow {workflow_id!r}", entity_type="workflow", entity_id=workflow_id)
     entries = [_entry(names, row) for names, row in rows]
-    return make_page(entries, limit=limit, name="timeline", place=lambda entry: (entry.event_id,))
+    return make_page(entries, limit=limit, name="timeline", place=lambda entry: _after(entry, entries, place))
+
+
+def _after(entry: TimelineEntry, entries: list[TimelineEntry], place: tuple[int, str | None]) -> tuple[int, str | None]:
+    """Where the page after `entry` begins: at a position, or at an id once the reader is beyond the positions."""
+    reached, after = place
+    if after is None and entry.position is not None:
+        return entry.position, None
+    if after is None:
+        reached = max((shown.position for shown in entries if shown.position is not None), default=reached)
+    return reached, entry.event_id
 
 
 def _entry(names: list[str], row: tuple[Any, ...]) -> TimelineEntry:

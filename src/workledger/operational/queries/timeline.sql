@@ -1,19 +1,17 @@
 -- Promise: what happened in one workflow, in the order of the log: its own changes, its executions, messages, feedback
--- and events; what has no position yet comes last. One page after an event ($2), which is named by its id because it
--- may be given its position between one page and the next.
+-- and events; what had no position yet when the reader came to it comes last, by its id. One page after the position $2
+-- and, once the reader is at what had none, after the event $3: from there on ids are the order, for a position that
+-- is given between one page and the next must not move anything past the reader.
 -- Safe under concurrency: one snapshot.
-WITH after AS (
-    SELECT coalesce((SELECT position FROM event_positions WHERE event_id = $2::uuid), 9223372036854775807) AS position
-    WHERE $2::uuid IS NOT NULL
-), page AS (
+WITH page AS (
     SELECT e.event_id, p.position
     FROM events e
     LEFT JOIN event_positions p ON p.event_id = e.event_id
     WHERE e.workflow_id = $1
-      AND ($2::uuid IS NULL
-           OR (coalesce(p.position, 9223372036854775807), e.event_id) > ((SELECT position FROM after), $2::uuid))
-    ORDER BY p.position NULLS LAST, e.event_id
-    LIMIT $3
+      AND coalesce(p.position > $2::bigint, true)
+      AND ($3::uuid IS NULL OR e.event_id > $3::uuid)
+    ORDER BY CASE WHEN $3::uuid IS NULL THEN p.position END NULLS LAST, e.event_id
+    LIMIT $4
 )
 SELECT g.position, e.event_id::text AS event_id, e.created_at, e.recorded_at, e.event_type, e.severity,
        CASE WHEN e.event_type IN ('message.added', 'message.removed') THEN 'message'
@@ -36,4 +34,4 @@ SELECT g.position, e.event_id::text AS event_id, e.created_at, e.recorded_at, e.
 FROM page g
 JOIN events e ON e.event_id = g.event_id
 LEFT JOIN task_executions x ON e.entity_type = 'task' AND x.execution_id = e.entity_id
-ORDER BY g.position NULLS LAST, g.event_id
+ORDER BY CASE WHEN $3::uuid IS NULL THEN g.position END NULLS LAST, g.event_id
