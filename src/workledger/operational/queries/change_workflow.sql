@@ -53,12 +53,13 @@ WITH change AS (
       AND (c.expected IS NULL
            OR (w.status = ANY (c.expected) AND (p.attempt IS NULL OR p.attempt = w.attempt)
                AND NOT EXISTS (SELECT FROM events e WHERE e.event_id = c.event_id)))
-    RETURNING w.workflow_id
+    RETURNING c.event_id, c.event_type, c.entity_type, c.entity_id, c.workflow_id, c.severity, c.created_at,
+              c.payload, c.recorded_at
 ), event AS (
     INSERT INTO events (
         event_id, event_type, entity_type, entity_id, workflow_id, severity, created_at, payload)
     SELECT c.event_id, c.event_type, c.entity_type, c.entity_id, c.workflow_id, c.severity, c.created_at, c.payload
-    FROM change c JOIN changed w ON w.workflow_id = c.entity_id
+    FROM changed c
     WHERE c.recorded_at IS NULL
     RETURNING event_id
 )

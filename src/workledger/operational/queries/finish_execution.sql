@@ -34,8 +34,7 @@ WITH finished AS (
         event_id, event_type, entity_type, entity_id, workflow_id, severity, created_at, payload)
     SELECT f.event_id, f.event_type, f.entity_type, f.entity_id, f.workflow_id, f.severity, f.created_at, f.payload
     FROM finished f
-    LEFT JOIN progress w ON w.workflow_id = f.workflow_id
-    WHERE f.recorded_at IS NULL
+    WHERE f.recorded_at IS NULL AND (SELECT count(*) FROM progress) >= 0
     RETURNING event_id
 )
 INSERT INTO event_inbox (event_id) SELECT event_id FROM event

@@ -1,7 +1,8 @@
 -- Promise: an attempt's row and its `task.started` event appear together, and only in a running workflow that nobody
 -- has asked to stop, in the attempt of the workflow that its caller knows.
 -- Safe under concurrency: a repeated change meets ON CONFLICT and does nothing; the event depends on the update
--- of the workflow row, so the log has the changes of one workflow in the order of that row's lock.
+-- of the workflow row, so the log has the changes of one workflow in the order of that row's lock. What was started is
+-- looked up in an array: joined to the changes, a batch would cost the square of its size.
 WITH change AS (
     SELECT * FROM jsonb_to_recordset($1::jsonb) AS c (
         n integer, event_id uuid, event_type text, entity_type text, entity_id text, workflow_id text,
@@ -21,20 +22,20 @@ WITH change AS (
              OR (w.status = ANY (c.expected) AND w.cancel_requested_at IS NULL
                  AND (NOT c.payload ? 'attempt' OR (c.payload -> 'attempt')::integer = w.attempt)))
     ON CONFLICT (execution_id) DO NOTHING
-    RETURNING execution_id, workflow_id, task_name, kind = 'task' AND parent_execution_id IS NULL AS is_step
+    RETURNING execution_id, kind = 'task' AND parent_execution_id IS NULL AS is_step
 ), progress AS (
     UPDATE workflows w
-    SET current_step = s.task_name, updated_at = coalesce(c.recorded_at, now())
-    FROM started s JOIN change c ON c.entity_id = s.execution_id
-    WHERE w.workflow_id = s.workflow_id AND s.is_step
+    SET current_step = c.payload ->> 'task_name', updated_at = coalesce(c.recorded_at, now())
+    FROM change c
+    WHERE w.workflow_id = c.workflow_id AND c.entity_id = ANY (ARRAY(SELECT execution_id FROM started WHERE is_step))
     RETURNING w.workflow_id
 ), event AS (
     INSERT INTO events (
         event_id, event_type, entity_type, entity_id, workflow_id, severity, created_at, payload)
     SELECT c.event_id, c.event_type, c.entity_type, c.entity_id, c.workflow_id, c.severity, c.created_at, c.payload
-    FROM change c JOIN started s ON s.execution_id = c.entity_id
-    LEFT JOIN progress w ON w.workflow_id = c.workflow_id
-    WHERE c.recorded_at IS NULL
+    FROM change c
+    WHERE c.recorded_at IS NULL AND c.entity_id = ANY (ARRAY(SELECT execution_id FROM started))
+      AND (SELECT count(*) FROM progress) >= 0
     RETURNING event_id
 )
 INSERT INTO event_inbox (event_id) SELECT event_id FROM event

@@ -30,8 +30,8 @@ WITH change AS (
     INSERT INTO events (
         event_id, event_type, entity_type, entity_id, workflow_id, severity, created_at, payload)
     SELECT c.event_id, c.event_type, c.entity_type, c.entity_id, c.workflow_id, c.severity, c.created_at, c.payload
-    FROM change c JOIN started s ON s.workflow_id = c.entity_id
-    WHERE c.recorded_at IS NULL
+    FROM change c
+    WHERE c.recorded_at IS NULL AND c.entity_id = ANY (ARRAY(SELECT workflow_id FROM started))
     RETURNING event_id
 )
 INSERT INTO event_inbox (event_id) SELECT event_id FROM event
