@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +27,8 @@ _BASE = "WORKLEDGER_TEST_DIR"
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A shell that starts us in the background has SIGINT ignored, in our children too; tests send it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # The workers inherit the name; whoever made the directory removes it.
     if _BASE not in os.environ:
         os.environ[_BASE] = str(new_base())

@@ -259,9 +259,9 @@ def make_loops(
     """Every loop that these settings ask for. `announce` hears where a loop that listens can be found."""
     from workledger.flows.up import Loop
 
-    loops = [Loop(name="sequencer", open=partial(_sequencing, settings), pause_s=0.1)]
+    loops = [Loop(name="sequencer", open=partial(_sequencing, settings), pause_s=0.015)]
     if has_bus(settings):
-        loops.append(Loop(name="synapse", open=partial(_publishing, settings), pause_s=0.1))
+        loops.append(Loop(name="synapse", open=partial(_publishing, settings), pause_s=0.03))
     loops.append(Loop(name="training", open=partial(_landing, settings), pause_s=0.0))
     loops.append(Loop(name="metrics", open=partial(_counting, settings), pause_s=0.5))
     loops += [

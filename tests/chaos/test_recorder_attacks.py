@@ -45,10 +45,12 @@ def test_a_caller_that_is_interrupted_while_it_waits_does_not_hold_up_the_others
         wait_until(lambda: ledger.recorder._leader is not None)
         interrupt = threading.Timer(0.3, os.kill, (os.getpid(), 2))
         interrupt.start()
-        with pytest.raises(KeyboardInterrupt):
-            ledger.record(start(workflow_id="interrupted"))
-        others = [pool.submit(record_whole, ledger) for _ in range(5)]
-        stalled()
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                ledger.record(start(workflow_id="interrupted"))
+            others = [pool.submit(record_whole, ledger) for _ in range(5)]
+        finally:
+            stalled()
         assert leader.result(10).applied
         for other in others:
             other.result(10)

@@ -35,6 +35,8 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     backoff = {"init_backoff": timedelta(milliseconds=5), "max_backoff": timedelta(milliseconds=50), "base": 2}
     monkeypatch.setitem(bucket_module._RETRY, "backoff", backoff)
     monkeypatch.setitem(bucket_module._TIMEOUTS, "timeout", timedelta(seconds=1))
+    monkeypatch.setattr("workledger.flows.synapse_to_training._STANDBY_S", 0.05)
+    monkeypatch.setattr("workledger.flows.synapse_to_training._MAX_BACKOFF_S", 0.5)
 
 
 def landing_of(journal: Journal, store: ObjectStore) -> tuple[Landing, PostgresBus]:
@@ -42,7 +44,13 @@ def landing_of(journal: Journal, store: ObjectStore) -> tuple[Landing, PostgresB
     return Landing(connect=journal.connect, bus=bus, store=store, schema=SCHEMA, shard_rows=BLOCK, flush_s=0.1), bus
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    ("seed", "rate"),
+    [
+        pytest.param(0, 0.1, id="short"),
+        *(pytest.param(n, 0.25, id=f"long-{n}", marks=pytest.mark.chaos) for n in range(3)),
+    ],
+)
 def test_errors_silence_and_lost_answers_cost_nothing_but_time(
     seaweedfs_cloud: Cloud,
     journal: Journal,
@@ -50,15 +58,16 @@ def test_errors_silence_and_lost_answers_cost_nothing_but_time(
     hurried: None,
     monkeypatch: pytest.MonkeyPatch,
     seed: int,
+    rate: float,
 ) -> None:
     monkeypatch.setattr(Faulty, "rng", random.Random(seed))
-    monkeypatch.setattr(Faulty, "rate", 0.25)
+    monkeypatch.setattr(Faulty, "rate", rate)
     bucket = seaweedfs_cloud.new_bucket()
     with Gateway(Faulty, seaweedfs_cloud.endpoint) as gateway:
         store = opened(Cloud(scheme="s3", endpoint=gateway.url), bucket, prefix="troubled", format="jsonl,csv")
         landing, bus = landing_of(journal, store)
         stop = threading.Event()
-        thread = threading.Thread(target=landing.run, args=(stop,))
+        thread = threading.Thread(target=landing.run, args=(stop,), daemon=True)
         thread.start()
         for n in range(4):
             journal.workflow(f"w{n}")
@@ -68,7 +77,7 @@ def test_errors_silence_and_lost_answers_cost_nothing_but_time(
             wait_until(lambda: sound.position() == head, timeout_s=120)
         finally:
             stop.set()
-            thread.join()
+            thread.join(60)
             bus.close()
     assert verify_training(journal.connection, sound).findings == []
     compact(sound, block_rows=BLOCK, whole=True, grace_s=0)
@@ -87,7 +96,7 @@ def test_a_server_that_is_killed_and_comes_back_has_every_position_once(
         use(cloud, monkeypatch)
         store = opened(cloud, cloud.new_bucket())
         landing, bus = landing_of(journal, store)
-        thread = threading.Thread(target=landing.run, args=(stop,))
+        thread = threading.Thread(target=landing.run, args=(stop,), daemon=True)
         thread.start()
         journal.workflow("w0")
         wait_until(lambda: store.position() > 0, timeout_s=30)
@@ -98,7 +107,7 @@ def test_a_server_that_is_killed_and_comes_back_has_every_position_once(
         head = journal.sequence()
         wait_until(lambda: store.position() == head, timeout_s=120)
         stop.set()
-        thread.join()
+        thread.join(60)
         bus.close()
         assert verify_training(journal.connection, store).findings == []
 

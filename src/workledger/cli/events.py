@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from workledger.cli._help import examples
 from workledger.cli._output import print_json, print_lines
-from workledger.cli._session import Session, session_of
+from workledger.cli._session import session_of
 from workledger.cli._text import clip, printable
 from workledger.errors import InvalidInput
 
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
 
 __all__ = ["add_to"]
 
-_POLL_S: Final = 1.0
 _PAYLOAD_CHARS: Final = 160
 _SEVERITY_STYLE: Final = {"debug": "dim", "warning": "yellow", "error": "red", "critical": "bold red"}
 
@@ -54,6 +52,7 @@ def events(
 ) -> None:
     """The event log in the order of its positions: the newest events, or what comes as it comes."""
     from workledger.flows.log_to_synapse import bring_up_to_date
+    from workledger.log import follow as log_follow
 
     session = session_of(context)
     wanted = _Filter(event_type=event_type, entity=entity, workflow=workflow)
@@ -66,25 +65,10 @@ def events(
         _print(found, as_json=as_json)
         if follow:
             start = max(head, after or 0) if after is None or not found else found[-1].position or head
-            for event in _following(connection, session, after=start):
+            schema, listening = session.settings.project, not session.settings.pooled
+            for event in log_follow.follow(connection, schema=schema, after=start, listening=listening):
                 if wanted.admits(event):
                     _print([event], as_json=as_json)
-
-
-def _following(connection: Connection, session: Session, *, after: int) -> Iterator[Event]:
-    """Every event after a position as it comes: woken by whoever sequences, and looking by itself every second."""
-    from workledger.flows.follow import listen, wait
-    from workledger.flows.log_to_synapse import bring_up_to_date
-    from workledger.log import reader
-
-    if not session.settings.pooled:
-        listen(connection, schema=session.settings.project)
-    while True:
-        bring_up_to_date(connection, schema=session.settings.project)
-        while page := reader.read(connection, after=after):
-            yield from page
-            after = page[-1].position or after
-        wait(connection, timeout_s=_POLL_S)
 
 
 class _Filter:

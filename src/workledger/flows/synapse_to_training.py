@@ -106,21 +106,25 @@ class Landing:
         self._shard_rows = shard_rows
         self._flush_s = flush_s
         self._clock = clock
+        self._reached = 0
 
     def run(self, stop: threading.Event) -> None:
         """Loop until `stop` is set. What is away is tried again, ever more rarely, and said once.
 
         Raises `StoreCorrupted` and the like: errors that waiting does not mend.
         """
-        pause_s = 0.0
+        pause_s, failures = 0.0, 0
         while not stop.wait(pause_s):
+            reached = self._reached
             try:
                 self._hold(stop)
-                pause_s = _STANDBY_S
+                pause_s, failures = _STANDBY_S, 0
             except Unavailable as error:
-                if pause_s <= _STANDBY_S:
+                if not failures:
                     logger.warning("landing.waiting store=%s reason=%s", self._store.name, error)
-                pause_s = min(max(pause_s, _STANDBY_S) * 2, _MAX_BACKOFF_S)
+                # A store that takes some of what it is given is in trouble, not away.
+                failures = 1 if self._reached > reached else failures + 1
+                pause_s = min(_STANDBY_S * 2**failures, _MAX_BACKOFF_S)
 
     def _hold(self, stop: threading.Event) -> None:
         """Be the writer until told to stop; return at once when somebody else is."""
@@ -131,7 +135,10 @@ class Landing:
                     lander = _Lander(
                         connection, events=events, writer=writer, store=self._store, shard_rows=self._shard_rows
                     )
-                    self._land(lander, connection, stop)
+                    try:
+                        self._land(lander, connection, stop)
+                    finally:
+                        self._reached = max(self._reached, writer.position)
         finally:
             connection.close()
 
