@@ -36,7 +36,7 @@ from workledger.errors import ConfigurationError, SynapseUnavailable
 from workledger.flows.log_to_synapse import publish_once
 from workledger.synapse.bus import BusEvent
 from workledger.synapse.kafka import KafkaBus
-from workledger.synapse.kafka_topic import Client, Topic, target_of
+from workledger.synapse.kafka_topic import Client, Topic, close_within, target_of
 
 PROGRAM = Path(__file__).with_name("kafka_publisher.py")
 
@@ -87,7 +87,7 @@ def messages(broker: KafkaBroker, topic: str) -> dict[int, list[Message]]:
         else:
             assert message.error().code() == KafkaError._PARTITION_EOF
             ended.add(message.partition())
-    consumer.close()
+    assert close_within(consumer.close)
     return found
 
 
@@ -154,7 +154,7 @@ def test_what_the_topic_is_made_with_keeps_everything_and_takes_large_events(
 ) -> None:
     publish(bus, 1, 1)
     (future,) = admin.describe_configs([ConfigResource(ResourceType.TOPIC, topic)]).values()
-    config = {name: entry.value for name, entry in future.result().items()}
+    config = {name: entry.value for name, entry in future.result(30).items()}
     assert (config["retention.ms"], config["cleanup.policy"]) == ("-1", "delete")
     assert int(config["max.message.bytes"]) > 16 * 1024 * 1024
 
@@ -209,7 +209,7 @@ def test_events_too_large_for_the_topic_are_named_and_block_nothing_once_it_take
         entry = ConfigEntry("max.message.bytes", str(size_bytes), incremental_operation=AlterConfigOpType.SET)
         resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
         (future,) = admin.incremental_alter_configs([resource]).values()
-        future.result()
+        future.result(30)
 
     line = orjson.loads(event(2).data)
     line["payload"] = {"text": random.Random(1).randbytes(60_000).hex()}
@@ -237,7 +237,7 @@ def _publishes(bus: KafkaBus, events: list[BusEvent]) -> bool:
 def test_a_topic_that_was_deleted_begins_anew(bus: KafkaBus, admin: AdminClient, kafka_url: str, topic: str) -> None:
     publish(bus, 1, 40)
     assert read_all(bus) == list(range(1, 41))
-    admin.delete_topics([topic])[topic].result()
+    admin.delete_topics([topic])[topic].result(30)
     wait_until(lambda: bus.last_position() == 0)
     publish(bus, 36, 50)
     assert bus.last_position() == 50
@@ -248,7 +248,7 @@ def test_a_topic_that_was_deleted_begins_anew(bus: KafkaBus, admin: AdminClient,
 def test_partitions_that_are_added_are_read_too(bus: KafkaBus, admin: AdminClient, topic: str, kafka_url: str) -> None:
     publish(bus, 1, 50)
     assert len(bus.read(after=0, limit=1000)) > 0
-    admin.create_partitions([NewPartitions(topic, 6)])[topic].result()
+    admin.create_partitions([NewPartitions(topic, 6)])[topic].result(30)
     with closing(KafkaBus(kafka_url, project=SCHEMA)) as another:
         publish(another, 51, 300)
     assert read_all(bus) == list(range(1, 301))
@@ -259,7 +259,7 @@ def test_a_gap_is_shown_as_a_gap_and_what_follows_comes(
 ) -> None:
     publish(bus, 1, 300)
     lost = positions(messages(kafka, topic))[1]
-    admin.delete_records([TopicPartition(topic, 1, -1)])[TopicPartition(topic, 1)].result()
+    admin.delete_records([TopicPartition(topic, 1, -1)])[TopicPartition(topic, 1)].result(30)
     publish(bus, 301, 330)
     left = sorted({*range(1, 331)} - set(lost))
     began = time.monotonic()
@@ -372,7 +372,7 @@ def publishing(url: str, total: int) -> Iterator[subprocess.Popen[bytes]]:
         yield process
     finally:
         process.kill()
-        process.wait()
+        process.wait(30)
 
 
 def attack(broker: KafkaBroker, url: str, topic: str, *, rounds: int, per_round: int, seed: int) -> None:

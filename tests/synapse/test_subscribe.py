@@ -21,11 +21,13 @@ import pytest
 import redis
 
 from support import wait_until
+from support.proxy import Proxy
 from synapse.conftest import Road
 from training.journal import SCHEMA
 from workledger.errors import ConfigurationError
 from workledger.flows.synapse_to_consumers import LogBehind, subscribe
 from workledger.log import consumers
+from workledger.postgres.connection import connect
 from workledger.settings import Settings
 from workledger.synapse.group import dead_key
 from workledger.synapse.redis import RedisBus, stream_key
@@ -108,11 +110,11 @@ def test_consumers_share_the_events_out(redis_road: Road, join: Join) -> None:
     def deal(subscription: Subscription) -> None:
         subscription.run(lambda delivery: got[subscription.consumer].append(delivery.position), idle_s=0.3)
 
-    threads = [threading.Thread(target=deal, args=(each,)) for each in (one, two)]
+    threads = [threading.Thread(target=deal, args=(each,), daemon=True) for each in (one, two)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        thread.join(60)
     assert sorted(got["one"] + got["two"]) == list(range(2, 3002))
     assert got["one"]
     assert got["two"]
@@ -234,11 +236,11 @@ def test_a_slow_handler_keeps_what_it_was_given_as_long_as_no_single_event_is_to
         got[delivery.position] += 1
         time.sleep(0.15)
 
-    begun = threading.Thread(target=lambda: one.run(slowly, idle_s=0.1))
+    begun = threading.Thread(target=lambda: one.run(slowly, idle_s=0.1), daemon=True)
     begun.start()
     wait_until(lambda: got)
     two.run(slowly, idle_s=2)
-    begun.join()
+    begun.join(60)
     assert got == Counter(range(2, 17))
 
 
@@ -316,7 +318,7 @@ def test_a_server_that_is_away_is_waited_for_and_that_is_said_once(journal, capl
     backing = LogBehind(journal.connect, group="g", schema=SCHEMA)
     stop = threading.Event()
     with caplog.at_level(logging.INFO), closing(Subscription("redis://127.0.0.1:1", backing=backing, group="g")) as one:
-        waiting = threading.Thread(target=lambda: one.run(lambda _: None, stop=stop))
+        waiting = threading.Thread(target=lambda: one.run(lambda _: None, stop=stop), daemon=True)
         waiting.start()
         wait_until(lambda: "subscription.waiting" in caplog.text)
         time.sleep(0.5)
@@ -324,6 +326,28 @@ def test_a_server_that_is_away_is_waited_for_and_that_is_said_once(journal, capl
         waiting.join(15)
     assert not waiting.is_alive()
     assert caplog.text.count("subscription.waiting") == 1
+
+
+def test_after_a_time_without_postgresql_what_the_stream_lost_is_read_all_the_same(
+    redis_road: Road, any_redis_url: str, client: redis.Redis
+) -> None:
+    got: list[int] = []
+    stop = threading.Event()
+    with Proxy(redis_road.journal.url) as proxy:
+        backing = LogBehind(lambda: connect(proxy.url, schema=SCHEMA), group="g", schema=SCHEMA)
+        with closing(Subscription(any_redis_url, backing=backing, group="g", begin_after=0)) as one:
+            running = threading.Thread(target=lambda: one.run(lambda d: got.append(d.position), stop=stop), daemon=True)
+            running.start()
+            redis_road.record(5)
+            wait_until(lambda: len(got) == 5)
+            proxy.refuse()
+            redis_road.record(5)
+            client.flushall()
+            time.sleep(1)
+            proxy.heal()
+            wait_until(lambda: set(got) == set(range(1, 11)), timeout_s=20)
+            stop.set()
+            running.join(10)
 
 
 def test_settings_without_redis_or_database_are_refused() -> None:
@@ -373,14 +397,14 @@ def attack(road: Road, client: redis.Redis, url: str, folder: Path, *, rounds: i
                 case _:
                     killed = alive.pop(chance.randrange(2))
                     killed.send_signal(signal.SIGKILL)
-                    killed.wait()
+                    killed.wait(30)
                     alive.append(consumer())
         wait_until(lambda: _dealt_with(out) >= set(range(1, total + 1)), timeout_s=60)
         assert _dealt_with(out) == set(range(1, total + 1))
     finally:
         for process in alive:
             process.kill()
-            process.wait()
+            process.wait(30)
     assert client.xlen(dead_key(SCHEMA, "g")) == 0
 
 
@@ -421,8 +445,8 @@ def test_the_example_in_the_how_to_runs(
         assert process.stdout is not None
         assert process.stdout.readline().strip() == "12 w-1 completed: 'done'"
     finally:
-        process.terminate()
-        process.communicate()
+        process.kill()
+        process.communicate(timeout=30)
 
 
 def test_a_bus_goes_on_beside_a_group(redis_road: Road, join: Join, any_redis_url: str) -> None:

@@ -92,13 +92,20 @@ class Courier:
         """Wait until the log has grown, at most so long."""
         self._tail.wait(timeout_s)
 
-    def close(self) -> None:
-        """Leave the webhook to others, and close the connections."""
+    def reset(self) -> None:
+        """Drop the connections, which a lost server may have left in the middle of something; `step` opens others."""
         connection, self._connection = self._connection, None
+        self._renew_at_s = float("-inf")
         self._tail.close()
         if connection is not None:
-            with suppress(Unavailable), connection:
-                endpoints.leave(connection, self.name, by=self._me)
+            connection.close()
+
+    def close(self) -> None:
+        """Leave the webhook to others, and close the connections."""
+        if self._connection is not None:
+            with suppress(Unavailable):
+                endpoints.leave(self._connection, self.name, by=self._me)
+        self.reset()
 
     def _deliver(self, connection: Connection, endpoint: Endpoint, events: Sequence[BusEvent]) -> int:
         attempts, done, skipped = endpoint.attempts, 0, 0
@@ -226,6 +233,7 @@ class Couriers:
                     if not failures:
                         logger.warning("webhook.waiting name=%s reason=%s", name, error)
                     failures += 1
+                    courier.reset()
                     self._stop.wait(min(0.5 * 2.0 ** min(failures, 10), _MAX_ILL_PAUSE_S))
         finally:
             courier.close()

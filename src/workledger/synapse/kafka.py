@@ -39,8 +39,14 @@ _MAX_MESSAGE_BYTES: Final = 32 * 1024 * 1024
 _TRIM_EVERY_S: Final = 20.0
 #: A transaction shows a moment after it is committed. One that stays open for longer may be a dead publisher's.
 _MARKS_S: Final = 0.25
+_OWN_MARKS_S: Final = 3.0
 _POLL_S: Final = 0.005
-_FENCED: Final = frozenset({"_FENCED", "PRODUCER_FENCED", "INVALID_PRODUCER_EPOCH", "_STATE"})
+#: What a publisher hears, of its own transaction, when another has taken over. "Unknown" is what a broker says that
+#: was just then at it.
+_FENCED: Final = frozenset({
+    "_FENCED", "PRODUCER_FENCED", "INVALID_PRODUCER_EPOCH", "INVALID_PRODUCER_ID_MAPPING", "UNKNOWN_PRODUCER_ID",
+    "INVALID_TXN_STATE", "CONCURRENT_TRANSACTIONS", "_STATE", "_FATAL", "UNKNOWN",
+})  # fmt: skip
 
 
 class KafkaBus:
@@ -65,17 +71,19 @@ class KafkaBus:
 
     def publish(self, events: Sequence[BusEvent]) -> None:
         """Add events, a transaction for each batch. Makes the topic when there is none."""
+        reason = ""
         for attempt in range(_TAKEOVERS):
             try:
                 self._writer.publish(events)
-            except _Fenced:
+            except _Fenced as error:
+                reason = str(error)
                 # Somebody else publishes the same. They get the time to finish, and we look at what is left.
                 time.sleep(random.uniform(0.02, 0.1) * 2**attempt)
                 if not events or self.last_position() >= events[-1].position:
                     return
             else:
                 return
-        raise SynapseUnavailable(f"other publishers keep taking over the {self._client.place}; try again")
+        raise SynapseUnavailable(f"other publishers keep taking over the {self._client.place}; try again ({reason})")
 
     def read(self, *, after: int, limit: int, block_s: float = 0.0) -> list[BusEvent]:
         """Give events above `after`, merged from the partitions."""
@@ -119,7 +127,7 @@ class _Tops:
 
     def look(self) -> int:
         """Give the highest position that is committed; 0 when nothing is."""
-        ends = self._settled_ends()
+        ends = self.await_marks(within_s=_MARKS_S)
         # A topic that is shorter than before was made anew, or has lost its end: nothing known of it holds.
         self.has_shrunk = any(ends.get(number, -1) < end for number, end in self._ends.items())
         if self.has_shrunk:
@@ -129,10 +137,10 @@ class _Tops:
         self._ends = ends
         return max((record.event.position for record in self.records.values()), default=0)
 
-    def _settled_ends(self) -> dict[int, int]:
+    def await_marks(self, *, within_s: float) -> dict[int, int]:
         """Give where the committed records end, once what was committed a moment ago is marked so."""
         reached = self._topic.ends(committed=False)
-        deadline_s = time.monotonic() + _MARKS_S
+        deadline_s = time.monotonic() + within_s
         while True:
             ends = self._topic.ends(committed=True)
             if all(ends.get(number, 0) >= end for number, end in reached.items()) or time.monotonic() > deadline_s:
@@ -165,12 +173,14 @@ class _Writer:
                 for batch in batches(missing, limit=_TRANSACTION_EVENTS, limit_bytes=_TRANSACTION_BYTES):
                     self._send(producer, batch)
                     self.top = batch[-1].position
+                if missing:
+                    self._tops.await_marks(within_s=_OWN_MARKS_S)
         except BaseException as error:
             # Whether the last batch is there is for the next look to say. Taking over ends what is half done.
             self.let_go()
             cause = error.__cause__
-            if isinstance(cause, KafkaException) and cause.args[0].name() in _FENCED:
-                raise _Fenced from error
+            if isinstance(error, SynapseUnavailable) and isinstance(cause, KafkaException) and _is_over(cause.args[0]):
+                raise _Fenced(cause.args[0].str()) from error
             raise
 
     def let_go(self) -> None:
@@ -218,6 +228,11 @@ class _Writer:
         # What was still on its way when another message failed is purged; the first is the reason.
         if error is not None and self._failure is None and not error.name().startswith("_PURGE"):
             self._failure = error
+
+
+def _is_over(error: KafkaError) -> bool:
+    """Say whether an error is the end of a transaction or of its producer, rather than of the connection."""
+    return error.name() in _FENCED or error.fatal() or error.txn_requires_abort()
 
 
 def _key(found: dict[str, str]) -> bytes:

@@ -8,8 +8,9 @@ from typing import Any, Final
 
 from confluent_kafka import Consumer, Message, TopicPartition
 
+from workledger.errors import SynapseUnavailable
 from workledger.synapse.bus import BusEvent
-from workledger.synapse.kafka_topic import Client, Moved, Topic, is_end, read_event
+from workledger.synapse.kafka_topic import Client, Moved, Topic, close_within, is_end, read_event
 from workledger.synapse.merge import Merge
 
 __all__ = ["Reader"]
@@ -61,7 +62,7 @@ class Reader:
 
     def close(self) -> None:
         """Close the connection."""
-        self._consumer.close()
+        close_within(self._consumer.close)
 
     def read(self, *, after: int, limit: int, block_s: float) -> list[BusEvent]:
         """Give at most `limit` events above `after`, ascending; wait for the first, at most `block_s`."""
@@ -98,7 +99,10 @@ class Reader:
     def _settle(self, limit: int) -> list[BusEvent]:
         """Read what is there now to its end, and give what has its turn, be it that something before it was lost."""
         if not len(self._merge):
-            events = self._read_to(self._topic.ends(committed=True), limit, within_s=_ANSWER_TIMEOUT_S)
+            ends = self._topic.ends(committed=True)
+            events = self._read_to(ends, limit, within_s=_ANSWER_TIMEOUT_S)
+            if not events and not len(self._merge) and not self._has_read(ends):
+                raise SynapseUnavailable(f"Kafka does not give what it has of the {self._client.place}; try again")
             events = events or self._read_to(self._topic.ends(committed=False), limit, within_s=_MARKS_S)
             if events or not len(self._merge):
                 return events

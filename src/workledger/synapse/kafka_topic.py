@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
@@ -25,7 +27,7 @@ try:
 except ImportError as error:
     raise MissingExtra("a Kafka bus needs the extra: pip install 'workledger[kafka]'", extra="kafka") from error
 
-__all__ = ["Client", "KafkaTarget", "Moved", "Record", "Topic", "is_end", "read_event", "target_of"]
+__all__ = ["Client", "KafkaTarget", "Moved", "Record", "Topic", "close_within", "is_end", "read_event", "target_of"]
 
 #: The partition number and an offset in each.
 Offsets = dict[int, int]
@@ -33,6 +35,9 @@ Offsets = dict[int, int]
 _SETTING: Final = "WORKLEDGER_SYNAPSE_URL"
 _LOOK_TIMEOUT_S: Final = 5.0
 _ANSWER_TIMEOUT_S: Final = 10.0
+#: The client answers its own requests when their time is over; this is for when even that does not happen.
+_HUNG_S: Final = 30.0
+_CLOSE_S: Final = 15.0
 _ELECTION_S: Final = 3.0
 #: The largest event there can be, in a payload of 16 MiB, and what surrounds it.
 _MAX_MESSAGE_BYTES: Final = 24 * 1024 * 1024
@@ -239,7 +244,7 @@ class Topic:
 
     def close(self) -> None:
         """Close the connections."""
-        self._consumer.close()
+        close_within(self._consumer.close)
 
     # -- whole partitions -------------------------------------------------------------------------------------
 
@@ -274,7 +279,7 @@ class Topic:
         with self._client.explained():
             (future,) = self._admin.create_topics([topic], request_timeout=_ANSWER_TIMEOUT_S).values()
             try:
-                future.result()
+                _answer(future)
             except KafkaException as error:
                 if error.args[0].name() != "TOPIC_ALREADY_EXISTS":
                     raise
@@ -296,7 +301,7 @@ class Topic:
         with self._client.explained():
             futures = self._admin.delete_records(places, request_timeout=_ANSWER_TIMEOUT_S)
             for future in futures.values():
-                future.result()
+                _answer(future)
 
     def _offsets(self, *, latest: bool, committed: bool) -> Offsets:
         deadline_s = time.monotonic() + _ELECTION_S
@@ -319,7 +324,7 @@ class Topic:
         if not wanted:
             return {}
         futures = self._admin.list_offsets(wanted, isolation_level=level, request_timeout=_ANSWER_TIMEOUT_S)
-        return {place.partition: future.result().offset for place, future in futures.items()}
+        return {place.partition: _answer(future).offset for place, future in futures.items()}
 
     # -- single records ---------------------------------------------------------------------------------------
 
@@ -383,3 +388,18 @@ def is_end(message: Message[Any, Any]) -> bool:
     if error.name() in {"_AUTO_OFFSET_RESET", "OFFSET_OUT_OF_RANGE", "UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_PARTITION"}:
         raise Moved(f"the records asked for are gone: {error.str()}")
     raise KafkaException(error)
+
+
+def close_within(close: Callable[[], object], *, timeout_s: float = _CLOSE_S) -> bool:
+    """Close a client of librdkafka; give up after a while, for it waits without bound. Says whether it was closed."""
+    thread = threading.Thread(target=close, name="workledger-kafka-close", daemon=True)
+    thread.start()
+    thread.join(timeout_s)
+    return not thread.is_alive()
+
+
+def _answer(future: Future[Any]) -> Any:
+    try:
+        return future.result(_HUNG_S)
+    except TimeoutError as error:
+        raise KafkaException(KafkaError(KafkaError._TIMED_OUT)) from error  # noqa: SLF001  its public name

@@ -60,7 +60,7 @@ class Backing(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Let go of the connection; the next call opens another."""
         ...
 
 
@@ -161,6 +161,7 @@ class Subscription:
                 if not ill:
                     logger.warning("subscription.waiting consumer=%s reason=%s", self.consumer, error)
                 ill, pause_s = True, min(max(pause_s * 2, 0.1), _MAX_PAUSE_S)
+                self._backing.close()  # a lost server may have left it in the middle of something
                 stop.wait(pause_s)
                 continue
             if ill:
