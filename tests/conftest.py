@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import shutil
 import signal
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from _pytest.faulthandler import fault_handler_stderr_fd_key
 
 import workledger
 from support.kafka import KafkaBroker, kafka_broker
@@ -24,6 +26,7 @@ from workledger.postgres.embedded import EmbeddedPostgres
 from workledger.synapse.embedded import EmbeddedValkey
 
 _BASE = "WORKLEDGER_TEST_DIR"
+_GRACE_S = 90.0
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -33,6 +36,22 @@ def pytest_configure(config: pytest.Config) -> None:
     if _BASE not in os.environ:
         os.environ[_BASE] = str(new_base())
         config.add_cleanup(_remove_base)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[object]:
+    """End the process when a test outlives its time-out by far, after writing down where each thread stands.
+
+    The time-out is an alarm: it ends neither a call into a C library nor a block that waits for its threads.
+    """
+    marker = item.get_closest_marker("timeout")
+    limit_s = float(marker.args[0] if marker and marker.args else item.config.getini("timeout"))
+    stderr = item.config.stash[fault_handler_stderr_fd_key]  # the real one, not the one that is captured
+    faulthandler.dump_traceback_later(limit_s + _GRACE_S, exit=True, file=stderr)
+    try:
+        return (yield)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 def _remove_base() -> None:

@@ -68,7 +68,7 @@ def running(
         yield process
     finally:
         process.kill()
-        process.wait()
+        process.wait(30)
 
 
 def kill_all_in(base: Path) -> None:

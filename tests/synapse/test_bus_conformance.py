@@ -73,12 +73,13 @@ def test_two_publishers_at_once_put_each_event_there_once(road: Road) -> None:
         except Exception as error:
             errors.append(error)
 
-    threads = [threading.Thread(target=publish) for _ in range(3)]
+    threads = [threading.Thread(target=publish, daemon=True) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        thread.join(60)
     assert errors == []
+    assert not any(thread.is_alive() for thread in threads)
     assert positions(road) == list(range(1, 3001))
 
 
@@ -101,7 +102,11 @@ def test_a_bus_trimmed_to_nothing_still_knows_its_position(road: Road) -> None:
 def test_a_waiting_reader_is_woken_by_the_next_event(road: Road) -> None:
     road.record(1)
     got: list[int] = []
-    reader = threading.Thread(target=lambda: got.extend(e.position for e in road.bus.read(after=1, limit=9, block_s=8)))
+
+    def wait() -> None:
+        got.extend(each.position for each in road.bus.read(after=1, limit=9, block_s=8))
+
+    reader = threading.Thread(target=wait, daemon=True)
     began = time.monotonic()
     reader.start()
     wait_until(lambda: time.monotonic() - began > 0.1)
