@@ -203,7 +203,7 @@ def wait_for_consumers(settings: Settings, *, on_progress: Callable[[str, int], 
 # -- what loops ---------------------------------------------------------------------------------------------------
 
 #: The loops that `make_loops` can make, in the order in which data moves through them.
-LOOPS: Final = ("sequencer", "synapse", "training", "metrics", "influx", "prometheus", "sealer", "reaper")
+LOOPS: Final = ("sequencer", "synapse", "training", "metrics", "influx", "prometheus", "webhooks", "sealer", "reaper")
 _GAUGES_EVERY_S: Final = 15.0
 
 
@@ -272,6 +272,7 @@ def make_loops(
         Loop(name="prometheus", open=partial(_being_scraped, settings, url, announce), pause_s=1.0)
         for url in metrics_urls(settings, "prometheus:")
     ]
+    loops.append(Loop(name="webhooks", open=partial(_delivering, settings), pause_s=1.0))
     loops.append(Loop(name="sealer", open=partial(_sealing, settings), pause_s=1.0))
     loops.append(Loop(name="reaper", open=partial(_reaping, settings, ledger), pause_s=min(settings.lease_s / 3, 5.0)))
     return loops
@@ -355,6 +356,15 @@ def _being_scraped(
     with serve(partial(connect_to, settings), host=host, port=port) as server:
         announce("metrics", server.url)
         yield lambda: 0
+
+
+@contextmanager
+def _delivering(settings: Settings, _stop: threading.Event) -> Generator[Step]:
+    from workledger.flows.log_to_webhooks import Couriers
+
+    couriers = Couriers(partial(connect_to, settings), schema=settings.project, listen=not settings.pooled)
+    with closing(couriers):
+        yield couriers.step
 
 
 @contextmanager

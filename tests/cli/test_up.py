@@ -59,7 +59,9 @@ def lines_landed(folder):
 
 def test_what_is_recorded_reaches_every_store_while_up_runs(environment, ledger):
     with up() as (process, told):
-        assert told["loops"] == ["sequencer", "training", "metrics", "prometheus", "sealer", "reaper", "dashboard"]
+        assert told["loops"] == [
+            *("sequencer", "training", "metrics", "prometheus", "webhooks", "sealer", "reaper", "dashboard")
+        ]
         with ledger.start_workflow("seen", workflow_id="seen-1") as run:
             run.message("user", "hello")
         assert wait_until(lambda: lines_landed(environment))[0]["workflow_id"] == "seen-1"

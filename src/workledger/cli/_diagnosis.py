@@ -215,6 +215,7 @@ def _schema(connection: Connection, settings: Settings) -> Iterator[Finding]:
     what = f"{settings.project!r} has all {count(len(have), 'migration')}"
     yield Finding(area="schema", state="ok", what=what)
     yield from _log(connection)
+    yield from _webhooks(connection)
     yield from _work(connection)
 
 
@@ -231,6 +232,25 @@ def _log(connection: Connection) -> Iterator[Finding]:
             what += f", not moved for {age(consumer.updated_at, now=now)}"
         way_out = "run `workledger up`" if still else None
         yield Finding(area="consumer", state="warning" if still else "ok", what=what, way_out=way_out)
+
+
+def _webhooks(connection: Connection) -> Iterator[Finding]:
+    from workledger.synapse import endpoints
+
+    for one in endpoints.listed(connection):
+        if one.disabled_reason is not None:
+            what = f"{one.name} is disabled: {one.disabled_reason}"
+            way_out = f"put the receiver right, then run `workledger webhooks enable {one.name}`"
+            yield Finding(area="webhook", state="warning", what=what, way_out=way_out)
+        elif one.attempts:
+            times = count(one.attempts, "time")
+            what = f"{one.name} failed {times} with the event after {one.position:,}: {one.last_error}"
+            way_out = f"try it with `workledger webhooks test {one.name}`"
+            yield Finding(area="webhook", state="warning", what=what, way_out=way_out)
+        if one.dead_letters:
+            what = f"{one.name} has {count(one.dead_letters, 'dead letter')}"
+            way_out = f"run `workledger webhooks dead {one.name}`; --redeliver tries them once more"
+            yield Finding(area="webhook", state="warning", what=what, way_out=way_out)
 
 
 def _work(connection: Connection) -> Iterator[Finding]:

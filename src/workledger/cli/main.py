@@ -26,6 +26,7 @@ from workledger.cli import (
     show,
     transfer,
     verify,
+    webhooks,
 )
 from workledger.cli._exits import INTERRUPTED, OK, complain
 from workledger.cli._help import flow_helps
@@ -91,6 +92,7 @@ for _group in (
     keys,
     seals,
     prove,
+    webhooks,
     doctor,
 ):
     _group.add_to(app)

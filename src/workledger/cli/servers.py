@@ -59,12 +59,12 @@ def up(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document: what runs and where.")] = False,
 ) -> None:
-    """Run everything that loops: sequencer, Synapse, training writer, metrics, lease reaper and dashboard.
+    """Run everything that loops: sequencer, Synapse, training writer, metrics, webhooks, reaper and dashboard.
 
     Prints where things are, and runs until Ctrl-C. Several copies are safe, on one machine or on many; a copy that
     finds an address taken goes on without it and takes it over when it becomes free. A loop that fails says so once
     and tries again, while the others go on. The loops are: sequencer, synapse, training, metrics, influx,
-    prometheus, sealer, reaper, dashboard.
+    prometheus, webhooks, sealer, reaper, dashboard.
     """
     session = session_of(context)
     _check_names(session.settings, only or ())
