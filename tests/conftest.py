@@ -26,7 +26,7 @@ from workledger.postgres.embedded import EmbeddedPostgres
 from workledger.synapse.embedded import EmbeddedValkey
 
 _BASE = "WORKLEDGER_TEST_DIR"
-_GRACE_S = 90.0
+_GRACE_S = 60.0
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -42,7 +42,8 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[object]:
     """End the process when a test outlives its time-out by far, after writing down where each thread stands.
 
-    The time-out is an alarm: it ends neither a call into a C library nor a block that waits for its threads.
+    The time-out is an alarm: it ends neither a call into a C library nor a block that waits for its threads. Another
+    worker takes over the tests that are left. Long tests say how long they may take by a mark, which is heeded here.
     """
     marker = item.get_closest_marker("timeout")
     limit_s = float(marker.args[0] if marker and marker.args else item.config.getini("timeout"))
