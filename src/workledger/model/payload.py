@@ -20,7 +20,16 @@ if TYPE_CHECKING:
 
     from workledger.model.fact import Usage
 
-__all__ = ["MAX_PAYLOAD_BYTES", "OFFLOAD_BYTES", "Blob", "Packer", "Reference", "reference_of", "unpack_blob"]
+__all__ = [
+    "MAX_PAYLOAD_BYTES",
+    "OFFLOAD_BYTES",
+    "Blob",
+    "Packer",
+    "Reference",
+    "blob_json",
+    "reference_of",
+    "unpack_blob",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +66,11 @@ def reference_of(value: object) -> Reference | None:
 
 def unpack_blob(blob: Blob) -> Any:
     """Return the value of a stored blob, or raise `StoreCorrupted` when it is not what its digest says."""
+    return decode(blob_json(blob))
+
+
+def blob_json(blob: Blob) -> bytes:
+    """Return the JSON of a stored blob, or raise `StoreCorrupted` when it is not what its digest says."""
     data = blob.body
     if blob.codec == "json+zstd":
         try:
@@ -69,7 +83,7 @@ def unpack_blob(blob: Blob) -> Any:
         raise StoreCorrupted(
             f"payload {blob.digest.hex()} does not have the content its digest names", location=blob.digest.hex()
         )
-    return decode(data)
+    return data
 
 
 @dataclass(slots=True)

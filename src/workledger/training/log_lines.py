@@ -10,6 +10,7 @@ import msgspec
 import psycopg
 from psycopg.types.string import ByteaBinaryLoader
 
+from workledger.errors import StoreCorrupted
 from workledger.model.payload import Blob
 from workledger.postgres.connection import Connection, translate_errors
 from workledger.postgres.statements import load
@@ -86,6 +87,12 @@ class LogLines:
             lines = self.read(after=after, limit=min(page, upto - after))
             if not lines:
                 return
+            if lines[-1][0] - after != len(lines):
+                raise StoreCorrupted(
+                    f"positions {after + 1} to {lines[-1][0]} of the log hold {len(lines)} events; `workledger verify` "
+                    "says whether they are archived or missing",
+                    location=f"event_positions {after + 1}..{lines[-1][0]}",
+                )
             yield lines
             after = lines[-1][0]
 
