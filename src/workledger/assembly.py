@@ -6,20 +6,25 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from workledger.errors import SchemaError, SynapseUnavailable
-from workledger.model.clock import Clock
-from workledger.postgres.connection import Connection, connect
+from workledger.errors import ConfigurationError, SchemaError, SynapseUnavailable, Unavailable
+from workledger.model.clock import Clock, SystemClock
+from workledger.postgres.archive_access import give_access
+from workledger.postgres.connection import Connection, connect, plan_for_reading
 from workledger.postgres.migrate import migrate, pending
 from workledger.postgres.pool import ConnectionPool
 from workledger.settings import Settings, load_settings
+from workledger.training.archive_access import FileAccess
+from workledger.training.archive_files import archive_root
 
 if TYPE_CHECKING:
+    from workledger.flows.archive import ArchiveReport
+    from workledger.flows.mount import Mount
     from workledger.flows.up import Loop, Step
     from workledger.flows.verify import Check
     from workledger.log.keys import Signer
@@ -33,6 +38,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LOOPS",
+    "archive",
+    "archive_url",
     "connect_to",
     "has_bus",
     "make_loops",
@@ -91,6 +98,11 @@ def make_spool(settings: Settings) -> Spool | None:
     return Spool(settings.home / "spool" / f"{settings.project}.sqlite", limit_bytes=settings.spool_limit_bytes)
 
 
+def archive_url(settings: Settings) -> str:
+    """Where the archive of these settings is: beside the training store, unless it is said."""
+    return settings.archive_url or archive_root(settings.training_url)
+
+
 def resolve_database_url(settings: Settings) -> str:
     """The database to use; starts the embedded server when none is named."""
     if settings.database_url:
@@ -102,12 +114,14 @@ def resolve_database_url(settings: Settings) -> str:
 
 def connect_to(settings: Settings, *, url: str | None = None, recording: bool = False) -> Connection:
     """A connection to the project's schema."""
-    return connect(
+    connection = connect(
         url or resolve_database_url(settings),
         schema=settings.project,
         recording=recording,
         prepared=not settings.pooled,
     )
+    give_access(connection, FileAccess(partial(archive_url, settings)))
+    return connection
 
 
 def open_connection(settings: Settings) -> Connection:
@@ -160,12 +174,14 @@ def verify(
         return None if on_progress is None else partial(on_progress, name)
 
     open_connection(settings).close()  # before anything is checked, the schema has to be the one we know
-    with connect_to(settings, recording=True) as connection:
+    with connect_to(settings, recording=True) as connection, _mounted_for(connection, names) as mount:
+        if not names and mount is not None and mount.files:
+            yield checks.check_archives(connection, mount, on_progress=tell("archives"))
         of_database = [name for name in checks.DATABASE_CHECKS if not names or name in names]
         yield from checks.check_database(
             connection, schema=settings.project, names=of_database, on_progress=on_progress
         )
-    with connect_to(settings) as connection:
+        plan_for_reading(connection)
         if not names or "training" in names:
             store = open_training_store(settings)
             yield checks.check_training(connection, store, on_progress=tell("training"))
@@ -173,6 +189,18 @@ def verify(
             yield checks.check_metrics(connection)
         if not names or "seals" in names:
             yield checks.check_seals(connection, keys=keys, checkpoints=checkpoints, on_progress=tell("seals"))
+
+
+@contextmanager
+def _mounted_for(connection: Connection, names: Sequence[str]) -> Generator[Mount | None]:
+    """Have archived rows among the others for the checks that are named; a replay reads archives by itself."""
+    from workledger.flows.mount import mounted
+
+    if set(names) == {"state"}:
+        yield None
+        return
+    with mounted(connection) as mount:
+        yield mount
 
 
 def wait_for_consumers(settings: Settings, *, on_progress: Callable[[str, int], None] | None = None) -> int:
@@ -195,16 +223,66 @@ def wait_for_consumers(settings: Settings, *, on_progress: Callable[[str, int], 
                 publish_once(connection, bus=bus, schema=settings.project)
         store, rows = open_training_store(settings), settings.shard_rows
         head = land_once(connection, bus=bus, store=store, schema=settings.project, shard_rows=rows, on_progress=tell)
+        log_to_metrics.catch_up_with_archive(connection)
         log_to_metrics.catch_up(connection)
         seal_everything(settings, connection)
         return head
 
 
+# -- archiving ----------------------------------------------------------------------------------------------------
+
+
+def archive(
+    settings: Settings,
+    *,
+    before: datetime,
+    to: str | None = None,
+    dry_run: bool = False,
+    clock: Clock | None = None,
+    on_step: Callable[[str, str], None] = lambda _step, _what: None,
+) -> ArchiveReport:
+    """Archive what was finished before a time, to `to` or where the settings say; see `flows.archive`."""
+    from workledger.flows.archive import archive as run
+    from workledger.training.archive_files import open_files
+
+    if settings.pooled:
+        raise ConfigurationError(
+            "archiving needs a session of its own, which PgBouncer in transaction mode does not give; name the "
+            "server itself in WORKLEDGER_DATABASE_URL, and leave WORKLEDGER_POOLED out",
+            setting="pooled",
+            value=True,
+        )
+    files = open_files(to or archive_url(settings))
+    with open_connection(settings) as connection:
+        return run(
+            connection,
+            connect=partial(connect_to, settings),
+            files=files,
+            clock=clock or SystemClock(),
+            cutoff=before,
+            dry_run=dry_run,
+            on_step=on_step,
+        )
+
+
 # -- what loops ---------------------------------------------------------------------------------------------------
 
 #: The loops that `make_loops` can make, in the order in which data moves through them.
-LOOPS: Final = ("sequencer", "synapse", "training", "metrics", "influx", "prometheus", "webhooks", "sealer", "reaper")
+LOOPS: Final = (
+    "sequencer",
+    "synapse",
+    "training",
+    "metrics",
+    "influx",
+    "prometheus",
+    "webhooks",
+    "sealer",
+    "reaper",
+    "partitions",
+    "archiver",
+)
 _GAUGES_EVERY_S: Final = 15.0
+_KEEP_HOUSE_EVERY_S: Final = 3600.0
 
 
 def open_bus(settings: Settings) -> Bus:
@@ -275,6 +353,9 @@ def make_loops(
     loops.append(Loop(name="webhooks", open=partial(_delivering, settings), pause_s=1.0))
     loops.append(Loop(name="sealer", open=partial(_sealing, settings), pause_s=1.0))
     loops.append(Loop(name="reaper", open=partial(_reaping, settings, ledger), pause_s=min(settings.lease_s / 3, 5.0)))
+    loops.append(Loop(name="partitions", open=partial(_making_partitions, settings), pause_s=_KEEP_HOUSE_EVERY_S))
+    if settings.archive_after_days > 0:
+        loops.append(Loop(name="archiver", open=partial(_archiving, settings, ledger), pause_s=_KEEP_HOUSE_EVERY_S))
     return loops
 
 
@@ -323,6 +404,7 @@ def _counting(settings: Settings, _stop: threading.Event) -> Generator[Step]:
     from workledger.flows import log_to_metrics
 
     with connect_to(settings) as connection:
+        log_to_metrics.catch_up_with_archive(connection)
         yield lambda: log_to_metrics.catch_up(connection)
 
 
@@ -335,6 +417,7 @@ def _writing_points(settings: Settings, url: str, _stop: threading.Event) -> Gen
     next_gauges_s = 0.0
 
     with connect_to(settings) as connection:
+        log_to_influx.catch_up_with_archive(connection, writer)
 
         def step() -> int:
             nonlocal next_gauges_s
@@ -386,3 +469,30 @@ def _reaping(settings: Settings, ledger: Ledger, _stop: threading.Event) -> Gene
 
     with connect_to(settings) as connection:
         yield lambda: reap(connection, ledger.recorder, clock=ledger.clock)
+
+
+@contextmanager
+def _making_partitions(settings: Settings, _stop: threading.Event) -> Generator[Step]:
+    from workledger.log.partitions import make_ahead
+
+    def step() -> int:
+        with connect_to(settings) as connection:
+            make_ahead(connection)
+        return 0
+
+    yield step
+
+
+@contextmanager
+def _archiving(settings: Settings, ledger: Ledger, _stop: threading.Event) -> Generator[Step]:
+    age = timedelta(days=settings.archive_after_days)
+
+    def step() -> int:
+        try:
+            archive(settings, before=ledger.clock.now() - age, clock=ledger.clock)
+        except Unavailable as error:
+            if not error.details.get("is_busy"):  # by another copy of this loop: then it is being done
+                raise
+        return 0
+
+    yield step

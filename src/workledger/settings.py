@@ -24,6 +24,8 @@ SETTINGS_HELP: Mapping[str, str] = {
     "project": "the PostgreSQL schema that holds one project",
     "synapse_url": "the bus: redis://…, rediss://…, embedded: (Valkey in the home folder) or postgres: (no bus)",
     "training_url": "the training store: file:FOLDER?format=jsonl,csv",
+    "archive_url": "where the archive is: file:FOLDER or a place in a bucket; empty: archive/ in the training store",
+    "archive_after_days": "days after which `up` archives what is finished; 0: only `workledger archive` does",
     "metrics_url": "where metrics go: prometheus://HOST:PORT, influx+http://HOST:PORT/?db=…; several with a comma",
     "dashboard_url": "where the dashboard listens; loopback only",
     "durability": "commit: a write returns when it is committed; buffered: at once, committed within buffer_s",
@@ -46,6 +48,8 @@ class Settings:
     project: str = "workledger"
     synapse_url: str = ""
     training_url: str = "file:data/training?format=jsonl,csv"
+    archive_url: str = ""
+    archive_after_days: float = 0.0
     metrics_url: str = "prometheus://127.0.0.1:9464"
     dashboard_url: str = "http://127.0.0.1:8321"
     durability: str = "commit"
@@ -58,6 +62,12 @@ class Settings:
     pooled: bool = False
 
     def __post_init__(self) -> None:
+        if not self.archive_after_days >= 0:
+            raise ConfigurationError(
+                f"setting archive_after_days = {self.archive_after_days} is negative; 0 turns archiving off",
+                setting="archive_after_days",
+                value=self.archive_after_days,
+            )
         for name in ("lease_s", "flush_s", "shard_rows", "buffer_s"):
             if not getattr(self, name) > 0:
                 raise ConfigurationError(

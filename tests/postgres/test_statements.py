@@ -12,7 +12,7 @@ from workledger.postgres.statements import load
 
 PACKAGE = Path(workledger.__file__).parent
 FILES = sorted(PACKAGE.glob("*/queries/*.sql"))
-UTILITY = re.compile(r"^(SET|LISTEN|CREATE|DROP|COPY)\b", re.MULTILINE)
+UTILITY = re.compile(r"^(SET|LISTEN|CREATE|DROP|COPY|LOCK|VACUUM)\b", re.MULTILINE)
 SOURCES = "\n".join(path.read_text() for path in PACKAGE.rglob("*.py"))
 
 
@@ -36,6 +36,9 @@ def test_every_statement_can_be_prepared(any_postgres_url):
     with connect(any_postgres_url) as connection:
         migrations.migrate(connection, schema="workledger")
         connection.execute(load("workledger.operational", "bulk_stage"))
+        connection.execute(load("workledger.log", "make_archiving"))
+        for name in ("make_leaving", "make_leaving_conversations", "make_leaving_feedback"):
+            connection.execute(load("workledger.operational", name))
         for path in FILES:
             if UTILITY.search(path.read_text()):
                 continue  # PREPARE takes no utility statements

@@ -77,7 +77,7 @@ def size(size_bytes: float) -> str:
     return f"{size_bytes:.1f} TiB"
 
 
-def parse_since(text: str, *, now: datetime) -> datetime:
+def parse_since(text: str, *, now: datetime, option: str = "--since") -> datetime:
     """An instant, given as `90s`, `15m`, `1h`, `7d`, `2w` ago or as an ISO time with its zone."""
     if match := _AGO.fullmatch(text.strip()):
         return now - timedelta(seconds=float(match[1]) * _UNITS_S[match[2]])
@@ -87,7 +87,7 @@ def parse_since(text: str, *, now: datetime) -> datetime:
         at = None
     if at is None or at.tzinfo is None:
         raise InvalidInput(
-            f"--since {text!r} is no time; give an age (90s, 15m, 1h, 7d, 2w) or a time with its zone "
+            f"{option} {text!r} is no time; give an age (90s, 15m, 1h, 7d, 2w) or a time with its zone "
             "(2026-01-31T08:00Z)",
             field="since",
             value=text,

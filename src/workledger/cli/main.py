@@ -11,6 +11,7 @@ import typer
 
 from workledger._version import __version__
 from workledger.cli import (
+    archive,
     control,
     demo,
     doctor,
@@ -88,6 +89,7 @@ for _group in (
     control,
     transfer,
     verify,
+    archive,
     migrate,
     keys,
     seals,

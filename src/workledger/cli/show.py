@@ -48,6 +48,7 @@ class _Whole:
     feedback: list[Feedback]
     events: list[Event]
     training: list[TrainingLines]
+    archive: str | None = None
 
 
 def show(
@@ -84,7 +85,12 @@ def show(
 def _gather(connection: Connection, settings: Settings, workflow_id: str) -> _Whole:
     from workledger.operational import reads
 
-    workflow = reads.workflow(connection, workflow_id)
+    try:
+        workflow = reads.workflow(connection, workflow_id)
+    except NotFound as error:
+        if "archive" not in error.details:
+            raise
+        return _gather_archived(connection, settings, workflow_id)
     conversation_id = workflow.conversation_id
     events = _events(connection, workflow_id)
     executions = reads.executions_of(connection, workflow_id)
@@ -95,6 +101,22 @@ def _gather(connection: Connection, settings: Settings, workflow_id: str) -> _Wh
         feedback=reads.feedback_of(connection, workflow_id),
         events=events,
         training=_lines(settings, events, executions),
+    )
+
+
+def _gather_archived(connection: Connection, settings: Settings, workflow_id: str) -> _Whole:
+    from workledger.operational import archived
+
+    found = archived.workflow(connection, workflow_id)
+    events = _events(connection, workflow_id)
+    return _Whole(
+        workflow=found.workflow,
+        executions=found.executions,
+        messages=found.messages,
+        feedback=found.feedback,
+        events=events,
+        training=_lines(settings, events, found.executions),
+        archive=found.url,
     )
 
 
@@ -135,6 +157,7 @@ def _document(found: _Whole) -> dict[str, Any]:
         "feedback": found.feedback,
         "events": [_event(event) for event in found.events],
         "training": found.training,
+        **({"archive": found.archive} if found.archive else {}),
     }
 
 
@@ -148,6 +171,8 @@ def _event(event: Event) -> dict[str, Any]:
 
 def _print(found: _Whole, *, full: bool) -> None:
     _header(found.workflow, full=full)
+    if found.archive is not None:
+        _fields(archived_in=found.archive)
     if found.executions:
         _title(count(len(found.executions), "execution"))
         print_table(("EXECUTION", "KIND", "STATUS", "TOOK#", "ID", "ERROR"), _tree(found.executions))

@@ -17,8 +17,9 @@ from typing import Final
 
 import tenacity
 
-from workledger.errors import Unavailable
+from workledger.errors import StoreCorrupted, Unavailable
 from workledger.flows import log_to_metrics
+from workledger.flows.mount import mounted_if_behind
 from workledger.log import consumers
 from workledger.metrics import store
 from workledger.metrics.influx import InfluxWriter
@@ -27,7 +28,7 @@ from workledger.metrics.points import lines_of, point
 from workledger.model.change import check_time
 from workledger.postgres.connection import Connection, translate_errors
 
-__all__ = ["catch_up", "write_gauges"]
+__all__ = ["catch_up", "catch_up_with_archive", "write_gauges"]
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +68,12 @@ def catch_up(
     return total
 
 
+def catch_up_with_archive(connection: Connection, writer: InfluxWriter) -> int:
+    """Write the points of archived events after the cursor, for a place that is new; the rest is `catch_up`'s."""
+    with mounted_if_behind(connection, consumers.position_of(connection, writer.target.consumer)) as last:
+        return catch_up(connection, writer, attempts=1) if last else 0
+
+
 def _write_batch(connection: Connection, writer: InfluxWriter, limit: int) -> int:
     counted = consumers.position_of(connection, log_to_metrics.CONSUMER)
     if counted <= consumers.position_of(connection, writer.target.consumer):
@@ -82,6 +89,12 @@ def _write_batch(connection: Connection, writer: InfluxWriter, limit: int) -> in
         store.pin_plans(connection)
         admitted = store.admitted(connection)
         happenings = store.happenings(connection, after=after, upto=upto)
+        if len(happenings) != upto - after:
+            raise StoreCorrupted(
+                f"positions {after + 1} to {upto} of the log hold {len(happenings)} events instead of {upto - after}; "
+                "`workledger verify` says whether they are archived or missing",
+                location=f"event_positions {after + 1}..{upto}",
+            )
         writer.write([line for happening in happenings for line in lines_of(happening, admitted)])
         consumers.save(connection, writer.target.consumer, upto)
         return upto - after

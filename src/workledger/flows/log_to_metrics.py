@@ -11,12 +11,21 @@ from decimal import Decimal
 from typing import Final
 
 from workledger.errors import StoreCorrupted
+from workledger.flows.mount import mounted, mounted_if_behind
 from workledger.log import consumers, reader
 from workledger.metrics import store
 from workledger.metrics.tally import EXACT, Fact, Tally
 from workledger.postgres.connection import Connection, translate_errors
 
-__all__ = ["CONSUMER", "MetricFinding", "MetricsReport", "catch_up", "recompute", "verify_metrics"]
+__all__ = [
+    "CONSUMER",
+    "MetricFinding",
+    "MetricsReport",
+    "catch_up",
+    "catch_up_with_archive",
+    "recompute",
+    "verify_metrics",
+]
 
 CONSUMER: Final = "metrics"
 BATCH: Final = 20_000
@@ -58,6 +67,15 @@ def catch_up(connection: Connection, *, batch: int = BATCH, limit: int | None = 
     return total
 
 
+def catch_up_with_archive(connection: Connection) -> int:
+    """Count the archived events after the cursor, for metrics that begin anew, and return how many events were counted.
+
+    Everything else is counted by `catch_up`.
+    """
+    with mounted_if_behind(connection, consumers.position_of(connection, CONSUMER)) as last:
+        return catch_up(connection) if last else 0
+
+
 def _count_batch(connection: Connection, limit: int) -> int:
     # Whoever polls an idle log only reads; the lock is taken when there is something to count.
     if reader.head(connection)[0] <= consumers.position_of(connection, CONSUMER):
@@ -81,7 +99,7 @@ def recompute(connection: Connection, *, batch: int = BATCH) -> int:
 
     Whoever scrapes sees the old counts until the commit.
     """
-    with translate_errors(), connection.transaction():
+    with mounted(connection), translate_errors(), connection.transaction():
         store.lock_cursor(connection, CONSUMER)
         head = reader.head(connection)[0]
         store.pin_plans(connection)
@@ -122,7 +140,7 @@ def _complete_facts(connection: Connection, *, after: int, upto: int) -> list[Fa
     if found != upto - after:
         raise StoreCorrupted(
             f"positions {after + 1} to {upto} of the log hold {found} events instead of {upto - after}; "
-            "archived events have to be restored before metrics can be made again",
+            "`workledger verify` says what is wrong",
             location=f"event_positions {after + 1}..{upto}",
         )
     return facts

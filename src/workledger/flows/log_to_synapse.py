@@ -14,6 +14,7 @@ import psycopg
 from psycopg import sql
 
 from workledger.errors import ConfigurationError, Unavailable
+from workledger.log.archive_index import last_archived
 from workledger.log.consumers import consumers
 from workledger.log.reader import head
 from workledger.log.sequencer import channel, sequence
@@ -121,7 +122,11 @@ class _Round:
         if top != self.known_top:
             self._check_same_log(top, log_head)
         durable = durable_position(self._connection)
-        published = self._publish(after=max(top, durable or 0, log_head - MAX_BACKLOG), upto=log_head)
+        after = max(top, durable or 0, log_head - MAX_BACKLOG)
+        if after < log_head:
+            # What is archived is not carried again; who needs it reads the archive.
+            after = max(after, last_archived(self._connection))
+        published = self._publish(after=after, upto=log_head)
         self.known_top = max(top, log_head) if published else top
         if durable and published:
             self._bus.trim(below=durable + 1)

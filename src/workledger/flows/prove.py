@@ -12,6 +12,7 @@ from typing import Any, Final
 from workledger.errors import InvalidInput, NotFound, StoreCorrupted
 from workledger.flows.seal import checkpoint_note
 from workledger.log import digests, seal
+from workledger.log.archive_reads import sealed_events
 from workledger.log.digests import SealedEvent
 from workledger.log.merkle import HASH_BYTES, inclusion_path, root_from_path
 from workledger.log.seal import Seal
@@ -75,7 +76,7 @@ def position_of(connection: Connection, event: str) -> int:
 
 def _sealed_event(connection: Connection, one: Seal, position: int) -> SealedEvent:
     at = (position - one.first_position) * HASH_BYTES
-    events = digests.read(connection, first=position, last=position)
+    events = sealed_events(connection, digests.read(connection, first=position, last=position))
     if len(events) != 1 or not events[0].is_there or events[0].leaf != one.leaves[at : at + HASH_BYTES]:
         raise StoreCorrupted(
             f"what stands at position {position} is not what was sealed; `workledger verify --seals` says more",

@@ -36,6 +36,8 @@ STATE_TABLES: Final = {
     "conversations": ("conversation_id",),
     "messages": ("message_id",),
     "feedback": ("feedback_id",),
+    "archived_workflows": ("workflow_id",),
+    "archived_conversations": ("conversation_id",),
 }
 #: A heartbeat says that a process is alive now; it is nobody's history and has no event.
 _NOT_HISTORY: Final = {"workers": frozenset({"heartbeat_at"})}
@@ -84,7 +86,7 @@ def replay(
     refused: list[Unreplayable] = []
     done = 0
     for page in _pages(connection):
-        with _in_schema(connection, shadow_name(schema)):
+        with _in_schema(connection, f"{shadow_name(schema)}, pg_temp"):
             refused += apply_events(connection, page)
         done += len(page)
         if on_progress is not None:
@@ -94,7 +96,8 @@ def replay(
 
 def _make_shadow(connection: Connection, schema: str) -> None:
     shadow = shadow_name(schema)
-    with _in_schema(connection, shadow):
+    # Temporary tables come last: a mounted archive must not stand in for what is made here.
+    with _in_schema(connection, f"{shadow}, pg_temp"):
         migrate(connection, schema=shadow)
         # Nobody searches the shadow: what is not needed to find a row by its key only makes the replay slow.
         for (drop,) in connection.execute(load("workledger.flows", "slow_parts"), prepare=False).fetchall():

@@ -20,6 +20,7 @@ import msgspec
 from workledger.errors import ConfigurationError, StoreCorrupted, Unavailable
 from workledger.flows.landing_turn import landing_turn
 from workledger.flows.log_to_synapse import TRAINING_CONSUMER, bring_up_to_date
+from workledger.flows.mount import mounted_if_behind
 from workledger.log import consumers
 from workledger.postgres.connection import Connection
 from workledger.synapse.bus import Bus, BusEvent
@@ -69,7 +70,8 @@ def land_once(
                 if writer is not None:
                     lander = _Lander(connection, events=events, writer=writer, store=store, shard_rows=shard_rows)
                     lander.on_taken = lambda position: told(position, target)
-                    return lander.land(upto=target)
+                    with mounted_if_behind(connection, writer.position):
+                        return lander.land(upto=target)
         except Unavailable as error:
             if not error.details.get("outrun"):
                 raise
@@ -136,6 +138,9 @@ class Landing:
                         connection, events=events, writer=writer, store=self._store, shard_rows=self._shard_rows
                     )
                     try:
+                        with mounted_if_behind(connection, writer.position) as archived:
+                            if archived:
+                                lander.land(upto=archived)
                         self._land(lander, connection, stop)
                     finally:
                         self._reached = max(self._reached, writer.position)

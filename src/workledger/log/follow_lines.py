@@ -1,4 +1,7 @@
-"""The log as lines of JSON, made by PostgreSQL: what only passes through is never parsed."""
+"""The log as lines of JSON, made by PostgreSQL: what only passes through is never parsed.
+
+Archived events come as the same lines.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ from typing import Final
 
 import psycopg
 
+from workledger.log import archive_index
+from workledger.log.archive_reads import numbered_lines
 from workledger.log.reader import head
 from workledger.postgres.connection import Connection, translate_errors
 from workledger.postgres.statements import load
@@ -28,6 +33,8 @@ def lines(connection: Connection, *, after: int = 0, upto: int | None = None) ->
         cursor.execute(load("workledger.log", "pin_plans"))
         if last - after >= _LONG:
             cursor.execute(load("workledger.log", "allow_helpers"))
+        cursor.execute(load("workledger.log", "lock_events"))
+        files = archive_index.between(connection, after=after, upto=last)
         with cursor.copy(load("workledger.log", "lines"), (after, last)) as copy:
-            for data in copy:
-                yield bytes(data)
+            live = map(bytes, copy)
+            yield from numbered_lines(connection, files, live, after=after, upto=last) if files else live

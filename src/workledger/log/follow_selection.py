@@ -9,6 +9,8 @@ from typing import Any, Final
 import msgspec
 import psycopg
 
+from workledger.log.archive_reads import entity_events, id_floor, next_id, timed_events
+from workledger.log.reader import head
 from workledger.model.change import check_time
 from workledger.model.records import Event
 from workledger.postgres.connection import Connection, translate_errors
@@ -17,6 +19,8 @@ from workledger.postgres.statements import load
 __all__ = ["Selection", "of_entity", "over_time"]
 
 PAGE: Final = 1000
+_FIRST_ID: Final = "00000000-0000-0000-0000-000000000000"
+_LAST_ID: Final = "ffffffff-ffff-ffff-ffff-ffffffffffff"
 
 
 class Selection(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,7 +47,10 @@ def of_entity(
     connection: Connection, entity_type: str, entity_id: str, *, after: int = 0, limit: int = PAGE
 ) -> list[Event]:
     """The events of one entity after a position, in the order of the log; those without a position are left out."""
-    return [Event(*row) for row in _fetch(connection, "read_entity", (entity_type, entity_id, after, limit))]
+    events = [Event(*row) for row in _fetch(connection, "read_entity", (entity_type, entity_id, after, limit))]
+    return entity_events(
+        connection, events, (entity_type, entity_id), after=after, limit=limit, head=lambda: head(connection)[0]
+    )
 
 
 def over_time(
@@ -60,10 +67,17 @@ def over_time(
     with `position` None.
     """
     bounds = tuple(None if at is None else check_time("time", at) for at in (since, until))
+    from_id = _FIRST_ID if bounds[0] is None else id_floor(bounds[0])
+    before_id = _LAST_ID if bounds[1] is None else id_floor(bounds[1])
     last: str | None = None
-    while rows := _fetch(connection, "read_time", (*bounds, last, event_type, page)):
-        yield from (Event(*row) for row in rows)
-        last = rows[-1][1]
+    while True:
+        live = [Event(*row) for row in _fetch(connection, "read_time", (*bounds, last, event_type, page))]
+        is_last = len(live) < page
+        upto = before_id if is_last else next_id(live[-1].event_id)
+        yield from timed_events(connection, live, from_id=from_id, before_id=upto, event_type=event_type)
+        if is_last:
+            return
+        last, from_id = live[-1].event_id, upto
 
 
 def _fetch(connection: Connection, name: str, parameters: tuple[Any, ...]) -> list[tuple[Any, ...]]:

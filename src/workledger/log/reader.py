@@ -1,4 +1,4 @@
-"""Reading the log: in order, from any position."""
+"""Reading the log: in order, from any position, archived events and all."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any, Final
 
 import psycopg
 
+from workledger.log.archive_reads import newest_events, with_archived, workflow_events
+from workledger.model.archived import Wanted
 from workledger.model.records import Event
 from workledger.postgres.connection import Connection, translate_errors
 from workledger.postgres.statements import load
@@ -24,7 +26,10 @@ def head(connection: Connection) -> tuple[int, int]:
 
 def read(connection: Connection, *, after: int, limit: int = PAGE) -> list[Event]:
     """The events at positions `after + 1` to `after + limit`, in order; fewer only at the head."""
-    return [Event(*row) for row in _fetch(connection, "read", (after, after + limit))]
+    events = [Event(*row) for row in _fetch(connection, "read", (after, after + limit))]
+    if len(events) == limit:
+        return events
+    return with_archived(connection, events, after=after, upto=after + limit, head=lambda: head(connection)[0])
 
 
 def iterate(connection: Connection, *, after: int = 0, upto: int | None = None, page: int = PAGE) -> Iterator[Event]:
@@ -40,7 +45,8 @@ def iterate(connection: Connection, *, after: int = 0, upto: int | None = None, 
 
 def of_workflow(connection: Connection, workflow_id: str) -> list[Event]:
     """The events of one workflow in the order of the log; `position` is None for those not sequenced yet."""
-    return [Event(*row) for row in _fetch(connection, "read_workflow", (workflow_id,))]
+    events = [Event(*row) for row in _fetch(connection, "read_workflow", (workflow_id,))]
+    return workflow_events(connection, events, workflow_id, head=lambda: head(connection)[0])
 
 
 def newest(
@@ -53,9 +59,12 @@ def newest(
     limit: int = 50,
 ) -> list[Event]:
     """The newest sequenced events, newest first; `before` is the last position of the page above."""
-    return [
-        Event(*row) for row in _fetch(connection, "read_newest", (before, event_type, entity_type, entity_id, limit))
-    ]
+    parameters = (before, event_type, entity_type, entity_id, limit)
+    events = [Event(*row) for row in _fetch(connection, "read_newest", parameters)]
+    wanted = Wanted(event_type=event_type, entity_type=entity_type, entity_id=entity_id)
+    return newest_events(
+        connection, events, before=before, wanted=wanted, limit=limit, head=lambda: head(connection)[0]
+    )
 
 
 def _fetch(connection: Connection, name: str, parameters: tuple[Any, ...]) -> list[tuple[Any, ...]]:

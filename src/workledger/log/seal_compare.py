@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from workledger.log import digests, seal
+from workledger.log.archive_reads import sealed_events
 from workledger.log.digests import SealedEvent
 from workledger.log.merkle import HASH_BYTES, tree_root
 from workledger.log.seal import Seal
@@ -27,10 +28,12 @@ def hash_there(connection: Connection, *, first: int, last: int, meanwhile: Call
 def hash_here(connection: Connection, *, first: int, last: int, meanwhile: Callable[[], None]) -> bytes:
     """The same, made in this process of what PostgreSQL hands over."""
     meanwhile()
-    pages = (
-        digests.read(connection, first=at, last=min(at + _PAGE, last + 1) - 1) for at in range(first, last + 1, _PAGE)
-    )
+    pages = (_read(connection, first=at, last=min(at + _PAGE, last + 1) - 1) for at in range(first, last + 1, _PAGE))
     return b"".join(event.leaf for page in pages for event in page if event.is_there)
+
+
+def _read(connection: Connection, *, first: int, last: int) -> list[SealedEvent]:
+    return sealed_events(connection, digests.read(connection, first=first, last=last))
 
 
 def compare(
@@ -51,7 +54,7 @@ def compare(
 
 def _locate(connection: Connection, one: Seal, report: SealReport, *, doubtful: bool) -> None:
     found: dict[int, list[SealedEvent]] = {}
-    for event in digests.read(connection, first=one.first_position, last=one.last_position):
+    for event in _read(connection, first=one.first_position, last=one.last_position):
         found.setdefault(event.position, []).append(event)
     differing: dict[int, SealedEvent] = {}
     gone: list[int] = []

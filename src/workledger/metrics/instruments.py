@@ -68,6 +68,7 @@ LEDGER_EVENTS: Final = frozenset(
         "workflow.failed",
         "workflow.cancelled",
         "workflow.resumed",
+        "workflow.archived",
         "task.started",
         "task.completed",
         "task.failed",
@@ -77,6 +78,7 @@ LEDGER_EVENTS: Final = frozenset(
         "message.added",
         "message.removed",
         "feedback.recorded",
+        "log.archived",
         "worker.started",
         "worker.stopped",
         "worker.lost",
@@ -219,6 +221,11 @@ SCRAPED: Final = (
     ),
     Instrument(
         name="workledger_log_unsequenced_events", help="Committed events that wait for their position.", type="gauge"
+    ),
+    Instrument(
+        name="workledger_oldest_unarchived_event_age_seconds",
+        help="Age of the oldest event that is in the database and not archived; 0 when there is none.",
+        type="gauge",
     ),
     Instrument(
         name="workledger_consumer_position",

@@ -391,6 +391,7 @@ def record_feedback(
 _RESERVED = frozenset({*LEGAL_BEFORE, "definition.registered", "conversation.started", "message.added"}) | {
     "message.removed",
     "feedback.recorded",
+    "log.archived",
     "worker.started",
     "worker.stopped",
     "worker.lost",

@@ -67,6 +67,7 @@ LEGAL_BEFORE: Final = MappingProxyType(
         "workflow.failed": _OPEN,
         "workflow.cancelled": _OPEN,
         "workflow.resumed": (Status.PENDING, Status.RUNNING, Status.FAILED, Status.CANCELLED),
+        "workflow.archived": (Status.COMPLETED, Status.FAILED, Status.CANCELLED),
         "task.started": (Status.RUNNING,),
         "task.completed": (Status.RUNNING,),
         "task.failed": _OPEN,

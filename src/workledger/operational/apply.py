@@ -42,6 +42,7 @@ _STATEMENT: Final = {
     "workflow.failed": "change_workflow",
     "workflow.cancelled": "change_workflow",
     "workflow.resumed": "change_workflow",
+    "workflow.archived": "archive_workflow",
     "task.started": "start_execution",
     "task.completed": "finish_execution",
     "task.failed": "finish_execution",
@@ -56,6 +57,8 @@ _STATEMENT: Final = {
 }
 #: Statements that take several changes of one entity at once, in order.
 _SEVERAL: Final = frozenset({"add_message", "record_event", "record_feedback"})
+#: The statement that removes what changes of other entities have made, and so comes after all that came before it.
+_AFTER_ALL: Final = "archive_workflow"
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -158,18 +161,22 @@ def plan(changes: Sequence[Change]) -> list[tuple[str, list[Change]]]:
 
     Two changes of one workflow (or entity) never share a statement, unless it is one that takes several: the
     parts of a statement do not see each other's rows. Within a statement changes are ordered by workflow, so
-    that every process locks rows in the same order.
+    that every process locks rows in the same order. Archiving takes away what several entities have made, and comes
+    after all of it.
     """
+    highest = -1
     last: dict[str, tuple[int, str]] = {}
     rounds: dict[tuple[int, str], list[Change]] = {}
     for change in changes:
         name = statement_name(change.event_type)
         keys = {change.workflow_id or "", change.entity_id} - {""}
-        turn = 0
+        turn = highest + 1 if name == _AFTER_ALL else 0
         for key in keys:
             if key in last:
                 before, previous = last[key]
                 turn = max(turn, before if previous == name and name in _SEVERAL else before + 1)
+        if name != _AFTER_ALL:
+            highest = max(highest, turn)
         for key in keys:
             last[key] = (turn, name)
         rounds.setdefault((turn, name), []).append(change)
@@ -231,6 +238,7 @@ class _Refusal(msgspec.Struct, frozen=True):
     error_type: str | None
     has_conversation: bool
     same_definition: bool | None
+    archive: str | None
 
 
 def _explain(connection: Connection, changes: Sequence[Change]) -> list[Outcome | WorkledgerError]:
@@ -259,9 +267,9 @@ def _judge(change: Change, found: _Refusal) -> Outcome | WorkledgerError:
         case "worker":
             return Outcome(applied=False)
         case "message" if not found.has_conversation:
-            return NotFound(
-                f"no conversation {change.entity_id!r}", entity_type="conversation", entity_id=change.entity_id
-            )
+            return _unknown("conversation", change.entity_id, found)
+        case "conversation" if found.archive is not None:
+            return _is_archived("conversation", change.entity_id, found.archive)
         case _:
             return Conflict(
                 f"{change.event_type} for {change.entity_type} {change.entity_id!r} is already recorded "
@@ -280,9 +288,12 @@ def _judge_definition(change: Change, *, same: bool) -> Outcome | WorkledgerErro
 
 
 def _judge_workflow(change: Change, found: _Refusal) -> WorkledgerError:
+    is_start = change.event_type in {"workflow.created", "workflow.started"}
+    if found.archive is not None and is_start:
+        return _is_archived("workflow", change.entity_id, found.archive)
     if found.workflow_status is None:
-        return _unknown_workflow(change)
-    if change.event_type in {"workflow.created", "workflow.started"}:
+        return _unknown("workflow", change.workflow_id, found)
+    if is_start:
         return Conflict(
             f"workflow {change.entity_id!r} already exists and is {found.workflow_status}", entity_id=change.entity_id
         )
@@ -300,7 +311,7 @@ def _judge_task(change: Change, found: _Refusal) -> WorkledgerError:
             f"execution {change.entity_id!r} already exists and is {found.execution_status}", entity_id=change.entity_id
         )
     if found.workflow_status is None:
-        return _unknown_workflow(change)
+        return _unknown("workflow", change.workflow_id, found)
     if found.cancel_requested and found.workflow_status == "running":
         return WorkflowCancelled(
             f"workflow {change.workflow_id!r} was asked to stop; no further task is started",
@@ -309,8 +320,13 @@ def _judge_task(change: Change, found: _Refusal) -> WorkledgerError:
     return _out_of_turn(change, found, what="workflow", current=found.workflow_status)
 
 
-def _unknown_workflow(change: Change) -> NotFound:
-    return NotFound(f"no workflow {change.workflow_id!r}", entity_type="workflow", entity_id=change.workflow_id)
+def _unknown(what: str, entity_id: str | None, found: _Refusal) -> NotFound:
+    where = "" if found.archive is None else f": it is archived ({found.archive})"
+    return NotFound(f"no {what} {entity_id!r}{where}", entity_type=what, entity_id=entity_id)
+
+
+def _is_archived(what: str, entity_id: str, archive: str) -> Conflict:
+    return Conflict(f"{what} {entity_id!r} was there and is archived ({archive}); use another id", entity_id=entity_id)
 
 
 def _out_of_turn(change: Change, found: _Refusal, *, what: str, current: str, lost: bool = False) -> InvalidTransition:

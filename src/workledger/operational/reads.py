@@ -21,6 +21,7 @@ from workledger.model.records import (
     Workflow,
     from_row,
 )
+from workledger.operational.archived_values import archived_payloads
 from workledger.postgres.connection import Connection, translate_errors
 from workledger.postgres.statements import load
 
@@ -36,12 +37,14 @@ __all__ = [
     "fetch_messages",
     "heartbeat",
     "lost_work",
+    "messages_from",
     "messages_of",
     "recorded_steps",
     "resolve",
     "resumable",
     "running_executions",
     "running_workflows",
+    "whole",
     "worker_is_alive",
     "workers",
     "workflow",
@@ -61,8 +64,8 @@ def workflow(connection: Connection, workflow_id: str) -> Workflow:
     """One workflow, large values included; raises `NotFound`."""
     found = _records(connection, Workflow, "get_workflow", (workflow_id,))
     if not found:
-        raise NotFound(f"no workflow {workflow_id!r}", entity_type="workflow", entity_id=workflow_id)
-    return _whole(connection, found)[0]
+        raise _not_found(connection, "workflow", workflow_id)
+    return whole(connection, found)[0]
 
 
 def workflows(
@@ -114,7 +117,7 @@ def failed_executions(
 
 def executions_of(connection: Connection, workflow_id: str) -> list[TaskExecution]:
     """Every attempt of one workflow in the order they began, large values included."""
-    return _whole(connection, _records(connection, TaskExecution, "executions_of", (workflow_id,)))
+    return whole(connection, _records(connection, TaskExecution, "executions_of", (workflow_id,)))
 
 
 def execution(connection: Connection, execution_id: str) -> TaskExecution:
@@ -122,12 +125,12 @@ def execution(connection: Connection, execution_id: str) -> TaskExecution:
     found = _records(connection, TaskExecution, "get_execution", (execution_id,))
     if not found:
         raise NotFound(f"no execution {execution_id!r}", entity_type="task", entity_id=execution_id)
-    return _whole(connection, found)[0]
+    return whole(connection, found)[0]
 
 
 def recorded_steps(connection: Connection, workflow_id: str) -> dict[str, TaskExecution]:
     """What a workflow's tasks did so far, by step key: the completed attempt of each, else the newest one."""
-    found = _whole(connection, _records(connection, TaskExecution, "completed_steps", (workflow_id,)))
+    found = whole(connection, _records(connection, TaskExecution, "completed_steps", (workflow_id,)))
     return {execution.step_key: execution for execution in found if execution.step_key is not None}
 
 
@@ -135,7 +138,7 @@ def conversation(connection: Connection, conversation_id: str) -> Conversation:
     """One conversation; raises `NotFound`."""
     found = _records(connection, Conversation, "get_conversation", (conversation_id,))
     if not found:
-        raise NotFound(f"no conversation {conversation_id!r}", entity_type="conversation", entity_id=conversation_id)
+        raise _not_found(connection, "conversation", conversation_id)
     return found[0]
 
 
@@ -155,6 +158,11 @@ def fetch_messages(connection: Connection, name: LiteralString, parameters: tupl
         cursor.execute(load("workledger.operational", name), parameters)
         names = [column.name for column in cursor.description or ()]
         rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+    return messages_from(connection, rows)
+
+
+def messages_from(connection: Connection, rows: Sequence[dict[str, Any]]) -> list[Message]:
+    """The messages that rows are, by column, with JSON as text; large values included."""
     parts = _message_parts(connection, rows)
     return [_message(row, part) for row, part in zip(rows, parts, strict=True)]
 
@@ -216,8 +224,11 @@ def resolve(connection: Connection, values: Sequence[Any]) -> list[Any]:
 def _load(connection: Connection, digests: set[bytes]) -> dict[bytes, Any]:
     with translate_errors(), psycopg.RawCursor(connection) as cursor:
         cursor.execute(load("workledger.operational", "load_payloads"), (sorted(digests),))
-        blobs = (Blob(digest=row[0], codec=row[1], size_bytes=row[2], body=row[3]) for row in cursor.fetchall())
-        return {blob.digest: unpack_blob(blob) for blob in blobs}
+        rows = cursor.fetchall()
+    blobs = {row[0]: Blob(digest=row[0], codec=row[1], size_bytes=row[2], body=row[3]) for row in rows}
+    if missing := digests - blobs.keys():
+        blobs |= archived_payloads(connection, sorted(missing))
+    return {digest: unpack_blob(blob) for digest, blob in blobs.items()}
 
 
 def _stored(stored: Mapping[bytes, Any], reference: Reference) -> Any:
@@ -232,7 +243,7 @@ def _resolved(connection: Connection, rows: Sequence[tuple[Any, ...]]) -> list[t
     return [tuple(flat[start : start + width]) for start in range(0, len(flat), width or 1)]
 
 
-def _whole(connection: Connection, records: list[Record]) -> list[Record]:
+def whole(connection: Connection, records: list[Record]) -> list[Record]:
     """Records with inputs and outputs resolved."""
     pairs = [(cast("Any", record).input_data, cast("Any", record).output_data) for record in records]
     return [
@@ -246,6 +257,23 @@ def _records(connection: Connection, kind: type[Record], name: str, parameters: 
         cursor.execute(load("workledger.operational", name), parameters)
         names = [column.name for column in cursor.description or ()]
         return [from_row(kind, names, row) for row in cursor.fetchall()]
+
+
+def _not_found(connection: Connection, what: str, entity_id: str) -> NotFound:
+    """Say that something is not there or, when it is archived, where it is (`archive` and `url` of the error)."""
+    with translate_errors(), psycopg.RawCursor(connection) as cursor:
+        cursor.execute(load("workledger.operational", "archived_in"), (what, entity_id))
+        row = cursor.fetchone()
+    if row is None:
+        return NotFound(f"no {what} {entity_id!r}", entity_type=what, entity_id=entity_id)
+    archive, url = row
+    return NotFound(
+        f"{what} {entity_id!r} is archived in {url or archive}",
+        entity_type=what,
+        entity_id=entity_id,
+        archive=archive,
+        url=url,
+    )
 
 
 def _literal_like(text: str) -> str:

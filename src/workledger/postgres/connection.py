@@ -22,7 +22,15 @@ from workledger.errors import (
 )
 from workledger.model.jsonvalue import decode
 
-__all__ = ["Connection", "as_connection", "check_schema_name", "connect", "in_schema", "translate_errors"]
+__all__ = [
+    "Connection",
+    "as_connection",
+    "check_schema_name",
+    "connect",
+    "in_schema",
+    "plan_for_reading",
+    "translate_errors",
+]
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -37,6 +45,7 @@ _RECORDING: LiteralString = (
 # The reading statements have filters that may be left out (`$1 IS NULL OR name = $1`): only a plan made for the
 # values at hand uses the index that fits them.
 _READING: LiteralString = "SET plan_cache_mode = force_custom_plan"
+_NOT_RECORDING: LiteralString = "RESET enable_seqscan; RESET enable_hashjoin; RESET enable_mergejoin; RESET jit"
 
 
 def check_schema_name(schema: str) -> str:
@@ -99,6 +108,15 @@ def _check_pooled(connection: Connection, schema: str) -> None:
             setting="WORKLEDGER_POOLED",
             value=path,
         )
+
+
+def plan_for_reading(connection: Connection) -> None:
+    """Have a connection that was opened for recording plan as suits reading from now on."""
+    if connection.prepare_threshold is None:
+        return
+    with translate_errors():
+        connection.execute(_NOT_RECORDING, prepare=False)
+        connection.execute(_READING)
 
 
 def _check_encoding(connection: Connection) -> None:

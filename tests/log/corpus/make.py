@@ -13,6 +13,7 @@ from pathlib import Path
 from workledger.log.follow_lines import lines
 from workledger.log.sequencer import sequence
 from workledger.model import change
+from workledger.model.archive_change import archive_workflow
 from workledger.model.change import Failure, Usage
 from workledger.model.payload import Packer
 from workledger.model.status import Kind, Severity
@@ -90,6 +91,10 @@ def changes() -> list:
         make("record_event", event_type="cache.hit", entity_type="cache", entity_id="k", payload={"v": nasty},
              severity=Severity.WARNING, workflow_id="w1"),
         make("change_worker", event_type="worker.stopped", worker_id="k1"),
+        make("start_workflow", workflow_id="w3", name="short"),
+        make("complete_workflow", workflow_id="w3", output=1),
+        archive_workflow(workflow_id="w3", archive="state/20261101T120000.000000Z", conversations=[], feedback=[],
+                         first_position=31, last_position=32, at=next(at)),
     ]  # fmt: skip
 
 

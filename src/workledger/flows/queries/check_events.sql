@@ -15,7 +15,7 @@ WITH own AS (
     WHERE e.event_type IN (
         'definition.registered', 'workflow.created', 'workflow.started', 'workflow.progressed',
         'workflow.cancel_requested', 'workflow.completed', 'workflow.failed', 'workflow.cancelled',
-        'workflow.resumed', 'task.started', 'task.completed', 'task.failed', 'task.cancelled',
+        'workflow.resumed', 'workflow.archived', 'task.started', 'task.completed', 'task.failed', 'task.cancelled',
         'conversation.started', 'message.added', 'message.removed', 'feedback.recorded', 'worker.started',
         'worker.stopped', 'worker.lost')
 ), ordered AS (
@@ -30,7 +30,8 @@ WITH own AS (
         WHEN 'workflow.completed' THEN before IN ('workflow.started', 'workflow.resumed')
         WHEN 'workflow.failed' THEN before IN ('workflow.created', 'workflow.started', 'workflow.resumed')
         WHEN 'workflow.cancelled' THEN before IN ('workflow.created', 'workflow.started', 'workflow.resumed')
-        WHEN 'workflow.resumed' THEN before IS NOT NULL AND before <> 'workflow.completed'
+        WHEN 'workflow.resumed' THEN before IS NOT NULL AND before NOT IN ('workflow.completed', 'workflow.archived')
+        WHEN 'workflow.archived' THEN before IN ('workflow.completed', 'workflow.failed', 'workflow.cancelled')
         WHEN 'task.completed' THEN before = 'task.started'
         WHEN 'task.failed' THEN before = 'task.started'
         WHEN 'task.cancelled' THEN before = 'task.started'

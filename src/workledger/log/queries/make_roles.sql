@@ -44,6 +44,7 @@ BEGIN
                        object.id, owner);
         EXECUTE format('GRANT SELECT ON %s TO %I, %I', object.id, writer, reader);
         CONTINUE WHEN object.relkind IN ('v', 'm') OR object.relname IN ('migrations', 'erased_payloads')
+            OR object.relname LIKE 'archive%'
             OR EXISTS (SELECT FROM pg_inherits WHERE inhrelid = object.id);
         EXECUTE format('GRANT INSERT ON %s TO %I', object.id, writer);
         CONTINUE WHEN object.is_only_added_to;

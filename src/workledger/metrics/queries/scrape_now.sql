@@ -27,6 +27,9 @@ SELECT 'workledger_log_head_position', '{}', position FROM log_head
 UNION ALL
 SELECT 'workledger_log_unsequenced_events', '{}', count(*) FROM event_inbox
 UNION ALL
+SELECT 'workledger_oldest_unarchived_event_age_seconds', '{}', coalesce(greatest(extract(epoch FROM now() - (
+    SELECT uuid_time(event_id) FROM events ORDER BY event_id LIMIT 1)), 0), 0)
+UNION ALL
 SELECT 'workledger_consumer_position', ARRAY[c.name], c.position
 FROM (SELECT name, position FROM consumers ORDER BY position, name LIMIT 100) c
 UNION ALL

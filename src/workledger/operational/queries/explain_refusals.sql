@@ -14,7 +14,8 @@ SELECT c.n,
        x.status AS execution_status, x.error_type,
        v.conversation_id IS NOT NULL AS has_conversation,
        d.steps = coalesce(c.payload -> 'steps', '[]')
-           AND d.source_digest IS NOT DISTINCT FROM c.payload ->> 'source_digest' AS same_definition
+           AND d.source_digest IS NOT DISTINCT FROM c.payload ->> 'source_digest' AS same_definition,
+       coalesce(aw.archive, av.archive) AS archive
 FROM change c
 LEFT JOIN events e ON e.event_id = c.event_id
 LEFT JOIN workflows w ON w.workflow_id = c.workflow_id
@@ -22,4 +23,6 @@ LEFT JOIN task_executions x ON c.entity_type = 'task' AND x.execution_id = c.ent
 LEFT JOIN conversations v ON c.entity_type = 'conversation' AND v.conversation_id = c.entity_id
 LEFT JOIN definitions d ON c.entity_type = 'definition'
     AND d.name = c.payload ->> 'name' AND d.version = c.payload ->> 'version'
+LEFT JOIN archived_workflows aw ON aw.workflow_id = c.workflow_id
+LEFT JOIN archived_conversations av ON c.entity_type = 'conversation' AND av.conversation_id = c.entity_id
 ORDER BY c.n

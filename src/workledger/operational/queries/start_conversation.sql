@@ -9,6 +9,7 @@ WITH change AS (
     SELECT c.entity_id, p.title, p.subject, coalesce(p.metadata, '{}'), c.created_at, coalesce(c.recorded_at, now())
     FROM change c
     CROSS JOIN LATERAL jsonb_to_record(c.payload) AS p (title text, subject text, metadata jsonb)
+    WHERE NOT EXISTS (SELECT FROM archived_conversations a WHERE a.conversation_id = c.entity_id)
     ON CONFLICT (conversation_id) DO NOTHING
     RETURNING conversation_id
 ), event AS (

@@ -1,6 +1,7 @@
 -- Promise: a workflow's row and its `workflow.created` or `workflow.started` event appear together, once.
 -- Safe under concurrency: the primary key decides who creates it. A pending workflow is started by the update
--- branch under its row lock; any other state leaves the row alone and writes no event.
+-- branch under its row lock; any other state leaves the row alone and writes no event. An id that is archived is not
+-- used again; a trigger says so to who comes while it is being archived.
 WITH change AS (
     SELECT * FROM jsonb_to_recordset($1::jsonb) AS c (
         n integer, event_id uuid, event_type text, entity_type text, entity_id text, workflow_id text,
@@ -21,6 +22,7 @@ WITH change AS (
         name text, workflow_type text, total_steps integer, state_data jsonb, metadata jsonb, tags text[],
         definition_version text, parent_workflow_id text, conversation_id text, subject text, trace_id text,
         worker_id text)
+    WHERE NOT EXISTS (SELECT FROM archived_workflows a WHERE a.workflow_id = c.entity_id)
     ON CONFLICT (workflow_id) DO UPDATE
     SET status = 'running', started_at = excluded.started_at, updated_at = excluded.updated_at,
         worker_id = excluded.worker_id
