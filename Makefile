@@ -40,7 +40,7 @@ chaos: $(READY) test-servers ## Run the long attacks: kill anything at any momen
 	@$(BIN)/python -m pytest -n auto -m chaos $(ARGS)
 
 bench: $(READY) ## Measure: each script in benchmarks/ prints its figures as ratios of one run
-	@for script in startup record log storage landing; do \
+	@for script in startup record log archive storage landing; do \
 		if [ -f benchmarks/$$script.py ]; then $(BIN)/python benchmarks/$$script.py $(ARGS) || exit 1; fi; done
 
 check: format-check lint types layers docs-check ## Run every check but the tests
