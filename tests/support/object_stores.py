@@ -113,7 +113,7 @@ def weed_server(directory: Path, *, port: int | None = None) -> Iterator[tuple[C
         "-ip.bind=127.0.0.1",
         "-s3",
         f"-s3.config={directory / 's3.json'}",
-        "-volume.max=100",
+        "-volume.max=5000",
         "-master.volumeSizeLimitMB=64",
         *options,
     ]

@@ -266,6 +266,22 @@ def test_what_a_killed_writer_had_uploaded_is_taken_over(store: ObjectStore) -> 
     assert store.ranges() == [(1, 2)]
 
 
+def test_a_store_that_another_begins_between_two_looks_is_no_fault(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    landed = ObjectStore.landed
+
+    def begun_meanwhile(looking: ObjectStore) -> list[tuple[int, int]]:
+        monkeypatch.setattr(ObjectStore, "landed", landed)
+        write(store, 1, 2)
+        write(store, 3, 4)
+        return landed(looking)
+
+    monkeypatch.setattr(ObjectStore, "landed", begun_meanwhile)
+    with store.writing() as writer:
+        assert writer.position == 4
+
+
 def test_a_file_larger_than_one_upload_arrives_whole(
     store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

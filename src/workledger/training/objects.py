@@ -171,6 +171,15 @@ class ObjectStore:
         self._checked = True
 
 
+def _begun_by_others(store: ObjectStore) -> tuple[Latest, Version | None]:
+    """Give the summary of a store that had none a moment ago, and has ranges now. Raises `StoreCorrupted` for none."""
+    summary, version = store.latest()
+    if version is None:
+        reason = f"{store.name}/{_LATEST} is gone; `workledger verify --training --repair` makes it again"
+        raise StoreCorrupted(reason, location=_LATEST)
+    return summary, version
+
+
 class _ObjectWriter:
     """A writer of an `ObjectStore`."""
 
@@ -179,10 +188,7 @@ class _ObjectWriter:
         self._folder = folder
         self._known = store.latest()
         if self._known[1] is None and store.landed():
-            raise StoreCorrupted(
-                f"{store.name}/{_LATEST} is gone; `workledger verify --training --repair` makes it again",
-                location=_LATEST,
-            )
+            self._known = _begun_by_others(store)
         ranges = tiled((found.first, found.last) for found in self._known[0].ranges)
         self._last_event_id = store.entry(*ranges[-1]).last_event_id if ranges else None
         self._shard = OpenShard(folder, formats=store.formats)
