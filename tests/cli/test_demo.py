@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -72,14 +72,12 @@ def test_from_nothing_but_a_folder_every_command_the_demo_names_works(cli, shell
     assert "bus       embedded Valkey, stream workledger:{workledger}:events" in answer.out
     assert "verify    every store agrees" in answer.out
     assert answer.err.splitlines()[0].startswith("1/3  ")
-    commands = re.findall(
-        r"^(workledger .+?|cat .+?|tail .+?)  ", answer.out.partition("COMMAND")[2], flags=re.MULTILINE
-    )
+    commands = re.findall(r"^(\S+ .+?)  ", answer.out.partition("COMMAND ")[2], flags=re.MULTILINE)
     assert len(commands) == 8
     for command in commands:
-        program, *words = shlex.split(command)
-        if program == "workledger" and words[-1] != "up":
-            assert shell(*words).code == 0, command
+        if not command.endswith(" up"):
+            done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
+            assert (done.returncode, done.stdout != "") == (0, True), (command, done.stderr)
     shards = sorted((environment / "data/training/workflows").glob("*.jsonl"))
     assert {json.loads(line)["name"] for line in shards[0].read_text().splitlines()} == {
         "study-library",

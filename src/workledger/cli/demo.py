@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+import shutil
+import sys
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -180,7 +183,7 @@ def _print(session: Session, recorded: _Recorded, checks: list[Check], took_s: f
 
 def _next_steps(session: Session, recorded: _Recorded, folder: str) -> list[tuple[str, str]]:
     options = "".join(f" --{name.replace('_', '-')} {value}" for name, value in session.given.items())
-    command = f"workledger{options}"
+    command = f"{_program()}{options}"
     report = recorded.study.output_data["written_to"]
     return [
         (f"{command} show {recorded.study.workflow_id}", "an agent that met a missing module and found another way"),
@@ -192,6 +195,16 @@ def _next_steps(session: Session, recorded: _Recorded, folder: str) -> list[tupl
         (f"cat {_short(Path(report))}", "the report an agent wrote"),
         (f"{command} verify", "all checks again"),
     ]
+
+
+def _program() -> str:
+    """What this program is called here: its name where a shell finds it, or else the path to it."""
+    if shutil.which("workledger"):
+        return "workledger"
+    beside_python = Path(sys.executable).with_name("workledger")
+    if beside_python.exists():
+        return shlex.quote(str(_short(beside_python)))
+    return f"{shlex.quote(sys.executable)} -m workledger"
 
 
 def _short(path: Path) -> Path:
