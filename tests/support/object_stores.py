@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -53,11 +53,21 @@ class Cloud:
     scheme: str
     endpoint: str
     environ: Mapping[str, str] = field(default_factory=dict)
+    catalog: str = ""
+    shell: Sequence[str | Path] = ()
 
     def url(self, bucket: str, *, prefix: str = "training", **options: str) -> str:
         """The URL of a store in a bucket of this server."""
         query = "&".join(f"{name}={value}" for name, value in {"endpoint": self.endpoint, **options}.items())
         return f"{self.scheme}://{bucket}/{prefix}?{query}"
+
+    def new_table_bucket(self) -> str:
+        """Make a bucket that the server's own Iceberg catalogue keeps tables in, and give its name."""
+        name = f"t{uuid.uuid4().hex[:12]}"
+        command = f"s3tables.bucket -create -name {name} -account 000000000000\n"
+        done = subprocess.run(self.shell, input=command, text=True, capture_output=True, timeout=60)
+        assert f"bucket/{name}" in done.stdout, (done.stdout, done.stderr)
+        return name
 
     def new_bucket(self) -> str:
         """Make a bucket and give its name."""
@@ -113,11 +123,19 @@ def weed_server(directory: Path, *, port: int | None = None) -> Iterator[tuple[C
         "-ip.bind=127.0.0.1",
         "-s3",
         f"-s3.config={directory / 's3.json'}",
-        "-volume.max=5000",
+        # Each bucket takes seven volumes; without free ones the store answers 500.
+        "-volume.max=7000",
         "-master.volumeSizeLimitMB=64",
         *options,
     ]
-    cloud = Cloud(scheme="s3", endpoint=f"http://127.0.0.1:{port}", environ=_AWS)
+    addresses = {name: f"127.0.0.1:{ports[f'{name}.port']}.{grpc[f'{name}.port.grpc']}" for name in ("master", "filer")}
+    cloud = Cloud(
+        scheme="s3",
+        endpoint=f"http://127.0.0.1:{port}",
+        environ=_AWS,
+        catalog=f"http://127.0.0.1:{ports['s3.port.iceberg']}",
+        shell=[program, "shell", *(f"-{name}={address}" for name, address in addresses.items())],
+    )
     with running(argv, directory=directory, is_ready=lambda: _can_write(cloud)) as process:
         yield cloud, process
 

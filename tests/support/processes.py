@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import signal
 import socket
@@ -20,6 +21,8 @@ __all__ = ["free_port", "kill_all_in", "new_base", "responds", "running"]
 
 
 _ROOM_BYTES = 8 << 30
+#: Below what Linux gives to those that connect (`ip_local_port_range`).
+_SERVER_PORTS = (10_000, 32_000)
 
 
 def new_base() -> Path:
@@ -38,10 +41,12 @@ def _in_memory() -> str | None:
 
 
 def free_port() -> int:
-    """Give a port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """Give a port that nobody listens on, and that the kernel gives to nobody's outgoing connection meanwhile."""
+    while True:
+        port = random.SystemRandom().randrange(*_SERVER_PORTS)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def responds(url: str) -> bool:

@@ -8,7 +8,6 @@ Credentials, and whatever else a cloud wants to know, come from the variables th
 from __future__ import annotations
 
 import hashlib
-import re
 import tempfile
 import uuid
 from collections.abc import Callable, Generator, Iterable
@@ -19,7 +18,8 @@ from typing import Any, BinaryIO, Final, NamedTuple, TypeVar, cast
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential, wait_random
 
-from workledger.errors import ConfigurationError, MissingExtra, StoreCorrupted, Unavailable, WorkledgerError
+from workledger.errors import MissingExtra, StoreCorrupted, Unavailable, WorkledgerError
+from workledger.training.clouds import cloud_error, refused, wrong
 
 try:
     import obstore
@@ -35,11 +35,7 @@ T = TypeVar("T")
 #: What tells one content of an object from another: the arguments of a conditional write.
 Version = dict[str, str]
 
-_MAKERS: Final[dict[str, tuple[Any, str]]] = {
-    "s3": (S3Store, "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"),
-    "gs": (GCSStore, "GOOGLE_APPLICATION_CREDENTIALS"),
-    "az": (AzureStore, "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY"),
-}
+_MAKERS: Final[dict[str, Any]] = {"s3": S3Store, "gs": GCSStore, "az": AzureStore}
 SCHEMES: Final = tuple(_MAKERS)
 #: What is larger goes up in parts, which no store can be told to do only if the name is free.
 _ONE_PUT_BYTES: Final = 64 * 1024 * 1024
@@ -52,13 +48,6 @@ _RETRY: Final = {
     "retry_timeout": timedelta(seconds=30),
 }
 _TIMEOUTS: Final = {"timeout": timedelta(seconds=60), "connect_timeout": timedelta(seconds=5)}
-_REFUSED: Final = re.compile(
-    "ExpiredToken|InvalidToken|TokenRefreshRequired|InvalidAccessKeyId|SignatureDoesNotMatch|AuthFailure|invalid_grant"
-)
-_UNKNOWN: Final = re.compile("169[.]254[.]169[.]254|metadata[.]google[.]internal")
-#: Conflict, too many requests, and the like: asked for the wrong moment, not for the wrong thing.
-_LATER: Final = ("408", "409", "425", "429")
-_CODE: Final = re.compile(r"<Code>(\w+)</Code>|status code: (\d+)")
 
 
 class Listed(NamedTuple):
@@ -75,7 +64,6 @@ class Bucket:
         self, scheme: str, name: str, *, prefix: str, endpoint: str | None = None, region: str | None = None
     ) -> None:
         self.name = f"{scheme}://{name}" + (f"/{prefix}" if prefix else "")
-        make, self._credentials = _MAKERS[scheme]
         options: dict[str, Any] = {"client_options": dict(_TIMEOUTS), "retry_config": _RETRY}
         if endpoint is not None:
             options["base_url" if scheme == "gs" else "endpoint"] = endpoint
@@ -83,7 +71,7 @@ class Bucket:
         if region is not None:
             options["region"] = region
         with self._explained():
-            self._store = make(name, prefix=prefix or None, **options)
+            self._store = _MAKERS[scheme](name, prefix=prefix or None, **options)
 
     def read(self, path: str) -> tuple[bytes, Version] | None:
         """Give an object and its version; None when it is not there."""
@@ -196,11 +184,10 @@ class Bucket:
         stale = self.swap(path, b"3", {"e_tag": '"00000000000000000000000000000000"', "version": "1"})
         self.delete([path])
         if again is not None or stale is not None:
-            raise ConfigurationError(
+            raise wrong(
                 f"{self.name} ignores the conditions of a write (If-None-Match, If-Match), so that two writers would "
                 "overwrite each other; use another store",
-                setting="WORKLEDGER_TRAINING_URL",
-                value=self.name,
+                name=self.name,
             )
 
     # -- errors -------------------------------------------------------------------------------------------------
@@ -249,42 +236,12 @@ class Bucket:
         except WorkledgerError:
             raise
         except FileNotFoundError as error:
-            raise self._wrong(f"{self.name}: there is no such bucket; make it first") from error
+            raise wrong(f"{self.name}: there is no such bucket; make it first", name=self.name) from error
         except (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError) as error:
-            raise self._refused(error) from error
+            raise refused(error, name=self.name) from error
         except (exceptions.BaseError, OSError, ValueError) as error:
-            raise self._translated(error) from error
-
-    def _translated(self, error: Exception) -> WorkledgerError:
-        """Give our error: said the same each time, without what differs from one request to the next."""
-        text = str(error)
-        if _UNKNOWN.search(text):
-            return self._wrong(f"{self.name}: there are no credentials; set {self._credentials}")
-        if _REFUSED.search(text):
-            return self._refused(error)
-        reason = _reason(text)
-        if (reason.startswith("4") and not reason.startswith(_LATER)) or isinstance(error, ValueError):
-            return self._wrong(f"{self.name} refuses what it is asked: {reason}")
-        return Unavailable(f"{self.name} cannot be reached: {reason}. What is landed is safe; landing goes on later")
-
-    def _refused(self, error: Exception) -> ConfigurationError:
-        return self._wrong(
-            f"{self.name}: the credentials are refused ({_reason(str(error))}); renew {self._credentials}, "
-            "and see that they may list, read, write and delete there"
-        )
-
-    def _wrong(self, message: str) -> ConfigurationError:
-        return ConfigurationError(message, setting="WORKLEDGER_TRAINING_URL", value=self.name)
+            raise cloud_error(error, name=self.name) from error
 
 
 def _version(found: Any) -> Version:
     return {name: found[name] for name in ("e_tag", "version") if found.get(name) is not None}
-
-
-def _reason(text: str) -> str:
-    """Give the store's own word for it, if it has one."""
-    found = list(_CODE.finditer(text))
-    named = [one[2] or one[1] for one in found]
-    if named:
-        return " ".join(dict.fromkeys(named))
-    return text.partition("\n")[0].rpartition(": ")[2][:200] or "no reason given"

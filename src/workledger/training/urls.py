@@ -11,6 +11,7 @@ from workledger.training import formats
 from workledger.training import store as local
 
 if TYPE_CHECKING:
+    from workledger.training.lake import LakeStore
     from workledger.training.objects import ObjectStore
     from workledger.training.shard_store import ShardStore
     from workledger.training.store import TrainingStore
@@ -18,12 +19,18 @@ if TYPE_CHECKING:
 # Each kind of store is an extra, and is imported when its scheme asks for it.
 # ruff: noqa: PLC0415
 
-__all__ = ["flush_s_of", "open_shard_store", "open_store", "split_urls"]
+__all__ = ["flush_s_of", "is_lake", "open_lake", "open_shard_store", "open_store", "split_urls"]
 
 _KNOWN: Final = (
-    "file:FOLDER, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX, with ?format=jsonl,csv,parquet"
+    "file:FOLDER, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX, with ?format=jsonl,csv,parquet; "
+    "or delta+file:FOLDER, delta+s3://…, iceberg+file:FOLDER, iceberg+s3://…?catalog=URL"
 )
+_LAKE_OPTIONS: Final = {
+    "delta": frozenset({"endpoint", "region"}),
+    "iceberg": frozenset({"endpoint", "region", "catalog", "namespace"}),
+}
 _OBJECTS: Final = frozenset({"s3", "gs", "az"})
+_LAKE_SCHEMES: Final = {"delta": frozenset({"file", *_OBJECTS}), "iceberg": frozenset({"file", "s3", "gs"})}
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|)")
 _UNIT_S: Final = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -33,12 +40,39 @@ def split_urls(text: str) -> list[str]:
     return text.split()
 
 
-def open_store(url: str) -> TrainingStore:
+def open_store(url: str, *, database_url: str = "", project: str = "workledger") -> TrainingStore:
     """Give the training store that a URL means. Nothing is made or read yet.
 
-    Raises `ConfigurationError` for an URL that means nothing, `MissingExtra` when its library is not installed.
+    Iceberg keeps its catalogue in the database of `database_url`, in a namespace called as the project, unless the
+    URL names another one. Raises `ConfigurationError` for an URL that means nothing, `MissingExtra` when its
+    library is not installed.
     """
+    if is_lake(url):
+        return open_lake(url, database_url=database_url, project=project)
     return open_shard_store(url)
+
+
+def is_lake(url: str) -> bool:
+    """Say whether a URL means tables of a lake, and not files of ours."""
+    return urlsplit(url).scheme.startswith(("delta+", "iceberg+"))
+
+
+def open_lake(url: str, *, database_url: str, project: str) -> LakeStore:
+    """Give a training store that is tables of a lake."""
+    _, bare = _without_flush(url)
+    parts = urlsplit(bare)
+    options = _query(parts)
+    kind, _, scheme = parts.scheme.partition("+")
+    known = _LAKE_OPTIONS.get(kind, frozenset())
+    if scheme not in _LAKE_SCHEMES.get(kind, ()) or options.keys() - known or not (parts.path or parts.netloc):
+        raise _meaningless(url)
+    if kind == "delta":
+        from workledger.training.delta import open_delta
+
+        return open_delta(parts, options=options)
+    from workledger.training.iceberg import open_iceberg
+
+    return open_iceberg(parts, options={"namespace": project, **options}, database_url=database_url)
 
 
 def open_shard_store(url: str) -> ShardStore:
