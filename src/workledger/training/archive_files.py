@@ -10,13 +10,23 @@ from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Final, Protocol
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from workledger.errors import ConfigurationError, StoreCorrupted, Unavailable
 
-__all__ = ["ArchiveFiles", "FolderFiles", "HashingFile", "archive_root", "open_archive_file", "open_files"]
+# Who only opens a connection imports this, and nothing of it.
+# ruff: noqa: PLC0415
 
-_KNOWN: Final = "file:FOLDER, or the URL of a place in a bucket"
+__all__ = [
+    "ArchiveFiles",
+    "FolderFiles",
+    "HashingFile",
+    "archive_root",
+    "open_archive_file",
+    "open_files",
+]
+
+_KNOWN: Final = "file:FOLDER, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX"
 _BUFFER_BYTES: Final = 1024 * 1024
 
 
@@ -86,7 +96,7 @@ class FolderFiles:
     def preparing(self, name: str) -> Generator[HashingFile]:
         """Write beside, bring it to the disk, and link it to its name, which fails where one is."""
         final = self._root / name
-        with _explained(self._root):
+        with explained(self._root):
             scratch = self._root / "_tmp"
             for folder in (scratch, final.parent):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -94,7 +104,7 @@ class FolderFiles:
             file = temporary.open("xb", buffering=_BUFFER_BYTES)
         try:
             hashing = HashingFile(file)
-            with _explained(self._root):
+            with explained(self._root):
                 yield hashing
                 file.flush()
                 os.fsync(file.fileno())
@@ -112,7 +122,7 @@ class FolderFiles:
         shutil.rmtree(self._root / "_tmp", ignore_errors=True)
 
     def _place(self, temporary: Path, final: Path, hashing: HashingFile) -> None:
-        from workledger.training.shards import create_file, sync_folder  # noqa: PLC0415  who reads starts sooner
+        from workledger.training.shards import create_file, sync_folder
 
         try:
             create_file(temporary, final, sha256=hashing.sha256.hex())
@@ -121,23 +131,35 @@ class FolderFiles:
         sync_folder(final.parent)
 
 
-def archive_root(training_url: str) -> str:
-    """Give the place of the archive beside a training store: `archive/` in its folder or bucket."""
-    parts = urlsplit(training_url)
-    if parts.scheme == "file":
-        return f"file:{parts.path.rstrip('/')}/archive"
+def archive_root(training_urls: str) -> str:
+    """Give the place of the archive beside the first training store: `archive/` in its folder or bucket."""
+    from workledger.training import urls
+
+    for url in urls.split_urls(training_urls):
+        parts = urlsplit(url.removeprefix("delta+").removeprefix("iceberg+"))
+        if parts.scheme == "file":
+            return f"file:{parts.path.rstrip('/')}/archive"
+        if parts.scheme in urls.BUCKETS:
+            kept = [word for word in parts.query.split("&") if word.startswith(("endpoint=", "region="))]
+            return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/archive", query="&".join(kept)))
     raise ConfigurationError(
-        f"the training store {training_url!r} has no room for an archive; say where: set archive_url, or use --to",
+        f"the training store {training_urls!r} has no room for an archive; say where: set archive_url, or use --to",
         setting="WORKLEDGER_ARCHIVE_URL",
-        value=training_url,
+        value=training_urls,
     )
 
 
 def open_files(url: str) -> ArchiveFiles:
     """Give the files below a URL. Nothing is made or read yet."""
+    from workledger.training import urls
+
     parts = urlsplit(url)
     if parts.scheme == "file" and parts.path and parts.netloc in {"", "localhost"} and not parts.query:
         return FolderFiles(Path(unquote(parts.path)))
+    if urls.is_bucket(url):
+        from workledger.training import archive_bucket
+
+        return archive_bucket.BucketFiles(url)
     raise ConfigurationError(f"{url!r} is no place for an archive; use {_KNOWN}", setting="archive_url", value=url)
 
 
@@ -146,6 +168,12 @@ def open_archive_file(url: str) -> BinaryIO:
     parts = urlsplit(url)
     if parts.scheme == "file":
         return _open_path(Path(unquote(parts.path)))
+    from workledger.training import urls
+
+    if urls.is_bucket(url):
+        from workledger.training import archive_bucket
+
+        return archive_bucket.open_object(url)
     raise ConfigurationError(f"no archive can be read from {url!r}", setting="archive_url", value=url)
 
 
@@ -166,13 +194,13 @@ def _discard(file: BinaryIO, temporary: Path) -> None:
 
 
 @contextmanager
-def _explained(root: Path) -> Generator[None]:
-    """Say what to do about a disk that is full or a folder that cannot be written."""
+def explained(root: Path | str, also: type[Exception] = OSError) -> Generator[None]:
+    """Say what to do about a disk that is full, a folder that cannot be written, or a bucket that is away."""
     try:
         yield
     except FileExistsError:
         raise
-    except OSError as error:
+    except (OSError, also) as error:
         raise Unavailable(
             f"the archive {root} cannot be written: {error}. Nothing has left the database for it; archive again once "
             "there is room and permission"

@@ -101,6 +101,21 @@ class Bucket:
 
         return self._try(get)
 
+    def size_bytes(self, path: str) -> int | None:
+        """Give how long an object is; None when it is not there."""
+
+        def head() -> int | None:
+            try:
+                return obstore.head(self._store, path)["size"]
+            except FileNotFoundError:
+                return None
+
+        return self._try(head)
+
+    def read_part(self, path: str, *, start: int, length: int) -> bytes:
+        """Give so many bytes of an object from a place on."""
+        return self._try(lambda: bytes(obstore.get_range(self._store, path, start=start, length=length)))
+
     def create(self, path: str, data: bytes) -> None:
         """Make an object. The same bytes there are fine; other bytes raise `StoreCorrupted`."""
         if not self._try(lambda: self._created(path, data)):

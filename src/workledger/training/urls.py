@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Final
-from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qs, unquote, urlencode, urlsplit, urlunsplit
 
 from workledger.errors import ConfigurationError
 from workledger.training import formats
 from workledger.training import store as local
 
 if TYPE_CHECKING:
+    from workledger.training.bucket import Bucket
     from workledger.training.lake import LakeStore
     from workledger.training.objects import ObjectStore
     from workledger.training.shard_store import ShardStore
@@ -19,18 +20,29 @@ if TYPE_CHECKING:
 # Each kind of store is an extra, and is imported when its scheme asks for it.
 # ruff: noqa: PLC0415
 
-__all__ = ["flush_s_of", "is_lake", "open_lake", "open_shard_store", "open_store", "split_urls"]
+__all__ = [
+    "BUCKETS",
+    "flush_s_of",
+    "is_bucket",
+    "is_lake",
+    "open_bucket",
+    "open_lake",
+    "open_shard_store",
+    "open_store",
+    "split_urls",
+]
 
 _KNOWN: Final = (
     "file:FOLDER, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX, with ?format=jsonl,csv,parquet; "
     "or delta+file:FOLDER, delta+s3://…, iceberg+file:FOLDER, iceberg+s3://…?catalog=URL"
 )
+#: The schemes of buckets.
+BUCKETS: Final = frozenset({"s3", "gs", "az"})
 _LAKE_OPTIONS: Final = {
     "delta": frozenset({"endpoint", "region"}),
     "iceberg": frozenset({"endpoint", "region", "catalog", "namespace"}),
 }
-_OBJECTS: Final = frozenset({"s3", "gs", "az"})
-_LAKE_SCHEMES: Final = {"delta": frozenset({"file", *_OBJECTS}), "iceberg": frozenset({"file", "s3", "gs"})}
+_LAKE_SCHEMES: Final = {"delta": frozenset({"file", *BUCKETS}), "iceberg": frozenset({"file", "s3", "gs"})}
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|)")
 _UNIT_S: Final = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -81,9 +93,26 @@ def open_shard_store(url: str) -> ShardStore:
     scheme = urlsplit(bare).scheme
     if scheme == "file":
         return local.open_store(bare)
-    if scheme in _OBJECTS:
+    if scheme in BUCKETS:
         return _open_objects(bare)
     raise _meaningless(url)
+
+
+def is_bucket(url: str) -> bool:
+    """Say whether a URL names a place in a bucket, and nothing else."""
+    parts = urlsplit(url)
+    is_named = parts.scheme in BUCKETS and parts.netloc != "" and "@" not in parts.netloc
+    return is_named and _query(parts).keys() <= {"endpoint", "region"}
+
+
+def open_bucket(url: str) -> Bucket:
+    """Give the bucket that a URL names, below its path. Nothing is read yet."""
+    from workledger.training.bucket import Bucket
+
+    parts = urlsplit(url)
+    query = _query(parts)
+    prefix = unquote(parts.path).strip("/")
+    return Bucket(parts.scheme, parts.netloc, prefix=prefix, endpoint=query.get("endpoint"), region=query.get("region"))
 
 
 def flush_s_of(url: str) -> float | None:
@@ -92,18 +121,15 @@ def flush_s_of(url: str) -> float | None:
 
 
 def _open_objects(url: str) -> ObjectStore:
-    from workledger.training.bucket import Bucket
     from workledger.training.objects import ObjectStore
 
     parts = urlsplit(url)
     query = _query(parts)
     wanted = query.pop("format", "jsonl").split(",")
-    endpoint, region = query.pop("endpoint", None), query.pop("region", None)
-    if query or not parts.netloc or "@" in parts.netloc:
+    if not is_bucket(urlunsplit(parts._replace(query=urlencode(query)))):
         raise _meaningless(url)
     forms = [formats.named(name) for name in dict.fromkeys(wanted)]
-    bucket = Bucket(parts.scheme, parts.netloc, prefix=unquote(parts.path).strip("/"), endpoint=endpoint, region=region)
-    return ObjectStore(bucket, formats=forms)
+    return ObjectStore(open_bucket(url), formats=forms)
 
 
 def _query(parts: SplitResult) -> dict[str, str]:
