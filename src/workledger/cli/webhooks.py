@@ -37,12 +37,16 @@ def add_to(app: typer.Typer) -> None:
             "workledger webhooks add https://example.com/hooks/ledger --name billing --after 0",
         )
     )(add)
-    webhooks.command("list")(list_)
-    webhooks.command()(remove)
-    webhooks.command("test")(send_test)
-    webhooks.command()(enable)
-    webhooks.command()(rotate)
-    webhooks.command("dead")(dead)
+    webhooks.command("list", epilog=examples("workledger webhooks list --json"))(list_)
+    webhooks.command(epilog=examples("workledger webhooks remove billing"))(remove)
+    webhooks.command("test", epilog=examples("workledger webhooks test billing"))(send_test)
+    webhooks.command(epilog=examples("workledger webhooks enable billing"))(enable)
+    webhooks.command(
+        epilog=examples("workledger webhooks rotate billing", "workledger webhooks rotate billing --finish")
+    )(rotate)
+    webhooks.command(
+        "dead", epilog=examples("workledger webhooks dead billing", "workledger webhooks dead billing --redeliver")
+    )(dead)
     app.add_typer(webhooks, name="webhooks")
 
 
