@@ -465,10 +465,11 @@ def _sealing(settings: Settings, _stop: threading.Event) -> Generator[Step]:
 
 @contextmanager
 def _reaping(settings: Settings, ledger: Ledger, _stop: threading.Event) -> Generator[Step]:
-    from workledger.flows.reap import reap
+    from workledger.flows.reap import Reaper
 
+    reaper = Reaper(ledger.recorder, clock=ledger.clock, pause_s=min(settings.lease_s / 3, 5.0))
     with connect_to(settings) as connection:
-        yield lambda: reap(connection, ledger.recorder, clock=ledger.clock)
+        yield lambda: reaper.reap_once(connection)
 
 
 @contextmanager

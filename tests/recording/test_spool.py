@@ -174,3 +174,66 @@ def test_a_drain_that_is_interrupted_leaves_the_rest(tmp_path):
     with pytest.raises(ConnectionError):
         spool.drain(away)
     assert spool.waiting() == 6
+
+
+def test_a_spool_damaged_in_the_middle_is_set_aside_and_recording_goes_on(tmp_path, caplog):
+    path = tmp_path / "spool.sqlite"
+    spool = Spool(path, limit_bytes=10**9)
+    for _ in range(50):
+        spool.append(whole_workflow())
+    with path.open("r+b") as file:
+        file.seek(4096)
+        file.write(b"\xff" * (path.stat().st_size - 4096))
+    spool.append(whole_workflow())
+    assert spool.waiting() == 6
+    assert "spool.corrupt" in caplog.text
+    assert len(list(tmp_path.glob("spool.corrupt-*"))) == 1
+
+
+def test_processes_that_meet_a_damaged_spool_at_once_set_it_aside_once(tmp_path):
+    path = tmp_path / "spool.sqlite"
+    path.write_bytes(b"not a database " * 1000)
+    spools = [Spool(path, limit_bytes=10**9) for _ in range(8)]
+    threads = [threading.Thread(target=spool.append, args=(whole_workflow(),)) for spool in spools]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert spools[0].waiting() == 6 * len(spools)
+    assert len(list(tmp_path.glob("spool.corrupt-*"))) == 1
+
+
+def test_a_change_that_cannot_be_read_any_more_is_kept_apart_and_the_rest_is_replayed(tmp_path):
+    from workledger.operational.apply import Outcome
+
+    spool = Spool(tmp_path / "spool.sqlite", limit_bytes=10**9)
+    spool.append(whole_workflow())
+    with spool._open() as database:
+        database.execute("UPDATE waiting SET change = x'c1c1c1' WHERE seq = 3")
+    replayed = []
+
+    def apply(changes):
+        replayed.extend(changes)
+        return [Outcome(applied=True)] * len(changes)
+
+    assert spool.drain(apply) == 6
+    assert (len(replayed), spool.waiting(), spool.refused()) == (5, 0, 1)
+
+
+def test_what_was_replayed_makes_room(tmp_path):
+    from workledger.operational.apply import Outcome
+
+    changes = whole_workflow()
+    spool = Spool(tmp_path / "spool.sqlite", limit_bytes=6_000)
+    for _ in range(3):
+        with pytest.raises(SpoolFull):
+            for _ in range(1000):
+                spool.append(changes)
+        assert spool.waiting() >= 6
+        spool.drain(lambda changes: [Outcome(applied=True)] * len(changes))
+
+
+def test_a_home_folder_that_cannot_be_made_is_a_clear_error(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(SpoolFull, match="cannot be used"):
+        Spool(tmp_path / "file" / "spool.sqlite", limit_bytes=10**9).append(whole_workflow())

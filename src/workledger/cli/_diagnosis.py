@@ -262,7 +262,7 @@ def _work(connection: Connection) -> Iterator[Finding]:
     states = [worker.state for worker in overview.worker_states(connection, limit=_WORKERS)]
     told = ", ".join(f"{states.count(state):,} {state}" for state in dict.fromkeys(states))
     yield Finding(area="workers", state="ok", what=told or "none yet")
-    lost = [what for what, *_ in reads.lost_work(connection) if what != "worker"]
+    lost = reads.lost_work(connection, with_overdue=True)
     if lost:
         what = f"{len(lost)} executions and workflows of processes that died still count as running"
         yield Finding(

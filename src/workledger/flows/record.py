@@ -22,7 +22,7 @@ import psycopg
 from psycopg.pq import ConnStatus, PipelineStatus, TransactionStatus
 
 from workledger.errors import DatabaseUnavailable, WorkledgerError
-from workledger.flows.tickets import AsyncTicket, BufferedTicket, Ticket, settle
+from workledger.flows.tickets import AsyncTicket, BufferedTicket, OnRefused, Ticket, settle
 from workledger.model.change import Change
 from workledger.operational.apply import (
     Outcome,
@@ -41,6 +41,7 @@ __all__ = ["Recorder", "apply_atomically", "apply_joining"]
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+WhenAway = Callable[[DatabaseUnavailable, list[Change]], None]
 
 MAX_BATCH: Final = 256
 MAX_QUEUE: Final = 10_000
@@ -68,9 +69,11 @@ class Recorder:
         self._connect = connect
         self._delay_s = delay_s
         self._connection: Connection | None = None
-        #: While this says True, what waits in the queue is answered with `DatabaseUnavailable`: changes that came
-        #: before it are waiting elsewhere, and none may overtake them.
+        #: While this says True, callers are answered with `DatabaseUnavailable`: changes that came before theirs are
+        #: waiting elsewhere, and none may overtake them.
         self.is_held: Callable[[], bool] = bool
+        #: Called by whoever leads when the database is away, with the buffered changes that it could not commit.
+        self.when_away: WhenAway | None = None
         self._reset_queue()
         forget_after_fork(self)
 
@@ -117,21 +120,26 @@ class Recorder:
 
     def record_all(self, changes: Sequence[Change]) -> list[Outcome]:
         """Commit many changes in one transaction of their own: all of them or, on any refusal, none."""
-        with self._exclusive():
+        with self.leading():
             return self._attempt(lambda connection: _apply_whole(connection, changes), changes)
 
     def record_each(self, changes: Sequence[Change]) -> list[Outcome | WorkledgerError]:
         """Commit many changes in one transaction; a refused one is an error in its place."""
-        with self._exclusive():
+        with self.leading():
             return self._outcomes(list(changes))
 
-    def record_later(self, change: Change, *, on_refused: Callable[[Change, WorkledgerError], None]) -> None:
-        """Queue a change and return; it is committed within `delay_s`. Blocks only while the queue is full."""
+    def record_later(self, change: Change, *, on_refused: OnRefused) -> bool:
+        """Queue a change and return; it is committed within `delay_s`. Blocks only while the queue is full.
+
+        False when it was not queued, because what is recorded is held.
+        """
         ticket = BufferedTicket(change, on_refused)
         try:
             with self._room:
                 while len(self._queue) >= MAX_QUEUE:
                     self._room.wait()
+                if self.is_held():
+                    return False
                 self._queue.append(ticket)
                 leads = self._leader is None
                 if leads:
@@ -143,15 +151,29 @@ class Recorder:
         except BaseException:
             self._leave(ticket)
             raise
+        return True
+
+    def take_buffered(self) -> list[Change]:
+        """Take the buffered changes out of the queue; only for whoever leads, once `is_held` says True."""
+        with self._mutex:
+            taken = [ticket for ticket in self._queue if isinstance(ticket, BufferedTicket)]
+            self._queue = deque(ticket for ticket in self._queue if not isinstance(ticket, BufferedTicket))
+            self._room.notify_all()
+        return [ticket.buffered for ticket in taken]
 
     def flush(self) -> None:
         """Return when everything that was queued before is committed."""
-        with self._exclusive():
+        with self.leading():
             pass
+
+    def check(self) -> None:
+        """Raise `DatabaseUnavailable` unless the database answers."""
+        with self.leading():
+            self._attempt(lambda connection: connection.execute("SELECT 1"), [])
 
     def close(self) -> None:
         """Close the connection; a later `record` opens a new one."""
-        with self._exclusive():
+        with self.leading():
             self._discard_connection()
 
     # -- taking turns ---------------------------------------------------------------------------------------
@@ -249,8 +271,8 @@ class Recorder:
             self._lead(self._helper_turn)
 
     @contextmanager
-    def _exclusive(self) -> Generator[None]:
-        """Hold the lead for something that is not a batch."""
+    def leading(self) -> Generator[None]:
+        """Hold the lead for something that is not a batch: nothing else is committed meanwhile."""
         ticket = Ticket(None)
         try:
             if not self._join(ticket):
@@ -265,13 +287,27 @@ class Recorder:
 
     def _commit(self, batch: Sequence[Ticket]) -> None:
         if self.is_held():
-            settle(batch, [DatabaseUnavailable("earlier changes still wait for PostgreSQL")] * len(batch))
+            self._set_aside(batch, DatabaseUnavailable("earlier changes still wait for PostgreSQL"))
             return
         try:
             outcomes = self._outcomes([ticket.change for ticket in batch if ticket.change is not None])
         except Exception as error:  # noqa: BLE001  every waiting caller is owed an answer
             outcomes = [_as_ours(error)] * len(batch)
+            if isinstance(outcomes[0], DatabaseUnavailable):
+                self._set_aside(batch, outcomes[0])
+                return
         settle(batch, outcomes)
+
+    def _set_aside(self, batch: Sequence[Ticket], error: DatabaseUnavailable) -> None:
+        """The database is away: hand over what nobody waits for, in its order, and then tell those who wait."""
+        if self.when_away is not None:
+            try:
+                self.when_away(error, [ticket.buffered for ticket in batch if isinstance(ticket, BufferedTicket)])
+            except Exception:
+                logger.exception("record.not_set_aside")
+            else:
+                batch = [ticket for ticket in batch if not isinstance(ticket, BufferedTicket)]
+        settle(batch, [error] * len(batch))
 
     def _outcomes(self, changes: list[Change]) -> list[Outcome | WorkledgerError]:
         if not changes:

@@ -11,7 +11,7 @@ from workledger.errors import WorkledgerError
 from workledger.model.change import Change
 from workledger.operational.apply import Outcome
 
-__all__ = ["AsyncTicket", "BufferedTicket", "Ticket", "settle"]
+__all__ = ["AsyncTicket", "BufferedTicket", "OnRefused", "Ticket", "settle"]
 
 logger = logging.getLogger(__name__)
 
@@ -79,41 +79,53 @@ class AsyncTicket(Ticket):
             self.future.set_result(self.result())
 
 
+#: Hears of changes that nobody waited for and that were refused, in their order.
+OnRefused = Callable[[Sequence[tuple[Change, WorkledgerError]]], None]
+
+
 class BufferedTicket(Ticket):
     """A change nobody waits for."""
 
-    __slots__ = ("_change", "_on_refused")
+    __slots__ = ("buffered", "on_refused")
 
     can_lead = False
 
-    def __init__(self, change: Change, on_refused: Callable[[Change, WorkledgerError], None]) -> None:
+    def __init__(self, change: Change, on_refused: OnRefused) -> None:
         super().__init__(change)
-        self._change = change
-        self._on_refused = on_refused
+        self.buffered = change
+        self.on_refused = on_refused
 
     def settle(self, outcome: Outcome | WorkledgerError) -> None:
-        """Hand a refusal to whoever was named for it, once."""
-        if self.outcome is None and isinstance(outcome, WorkledgerError):
-            self._on_refused(self._change, outcome)
+        """Keep the answer; `settle` tells of all refusals at once."""
         self.outcome = outcome
 
 
 def settle(tickets: Sequence[Ticket], outcomes: Sequence[Outcome | WorkledgerError]) -> None:
     """Give each caller its outcome; coroutines of one loop are woken by one call."""
     by_loop: dict[asyncio.AbstractEventLoop, list[AsyncTicket]] = {}
+    refused: dict[OnRefused, list[tuple[Change, WorkledgerError]]] = {}
     for ticket, outcome in zip(tickets, outcomes, strict=True):
-        try:
-            ticket.settle(outcome)
-        except Exception:
-            logger.exception("record.answer_lost")  # one bad listener must not keep the others waiting
+        is_first_answer = ticket.outcome is None
+        ticket.settle(outcome)
         if isinstance(ticket, AsyncTicket):
             by_loop.setdefault(ticket.loop, []).append(ticket)
+        elif isinstance(ticket, BufferedTicket) and is_first_answer and isinstance(outcome, WorkledgerError):
+            refused.setdefault(ticket.on_refused, []).append((ticket.buffered, outcome))
     for loop, waiting in by_loop.items():
+        _tell_loop(loop, waiting)
+    for on_refused, told in refused.items():
         try:
-            loop.call_soon_threadsafe(_tell_all, waiting)
-        except RuntimeError:
-            # The loop was closed while we committed: nobody is left to tell, and the record stands.
-            logger.debug("record.loop_closed waiting=%d", len(waiting))
+            on_refused(told)
+        except Exception:
+            logger.exception("record.refusal_not_heard changes=%d", len(told))
+
+
+def _tell_loop(loop: asyncio.AbstractEventLoop, waiting: list[AsyncTicket]) -> None:
+    try:
+        loop.call_soon_threadsafe(_tell_all, waiting)
+    except RuntimeError:
+        # The loop was closed while we committed: nobody is left to tell, and the record stands.
+        logger.debug("record.loop_closed waiting=%d", len(waiting))
 
 
 def _tell_all(tickets: list[AsyncTicket]) -> None:

@@ -55,6 +55,8 @@ _STATEMENT: Final = {
     "worker.stopped": "change_worker",
     "worker.lost": "change_worker",
 }
+#: The error types by which somebody else ended what a worker was running.
+_TAKEN: Final = frozenset({"WorkerLost", "Superseded"})
 #: Statements that take several changes of one entity at once, in order.
 _SEVERAL: Final = frozenset({"add_message", "record_event", "record_feedback"})
 #: The statement that removes what changes of other entities have made, and so comes after all that came before it.
@@ -234,6 +236,7 @@ class _Refusal(msgspec.Struct, frozen=True):
     workflow_status: str | None
     attempt: int | None
     cancel_requested: bool | None
+    workflow_error_type: str | None
     execution_status: str | None
     error_type: str | None
     has_conversation: bool
@@ -297,14 +300,15 @@ def _judge_workflow(change: Change, found: _Refusal) -> WorkledgerError:
         return Conflict(
             f"workflow {change.entity_id!r} already exists and is {found.workflow_status}", entity_id=change.entity_id
         )
-    return _out_of_turn(change, found, what="workflow", current=found.workflow_status)
+    lost = found.workflow_status == "failed" and found.workflow_error_type in _TAKEN
+    return _out_of_turn(change, found, what="workflow", current=found.workflow_status, lost=lost)
 
 
 def _judge_task(change: Change, found: _Refusal) -> WorkledgerError:
     if change.event_type != "task.started":
         if found.execution_status is None:
             return NotFound(f"no execution {change.entity_id!r}", entity_type="task", entity_id=change.entity_id)
-        lost = found.error_type == "WorkerLost"
+        lost = found.error_type in _TAKEN
         return _out_of_turn(change, found, what="execution", current=found.execution_status, lost=lost)
     if found.execution_status is not None:
         return Conflict(
@@ -317,7 +321,8 @@ def _judge_task(change: Change, found: _Refusal) -> WorkledgerError:
             f"workflow {change.workflow_id!r} was asked to stop; no further task is started",
             workflow_id=change.workflow_id,
         )
-    return _out_of_turn(change, found, what="workflow", current=found.workflow_status)
+    lost = found.workflow_status == "failed" and found.workflow_error_type in _TAKEN
+    return _out_of_turn(change, found, what="workflow", current=found.workflow_status, lost=lost)
 
 
 def _unknown(what: str, entity_id: str | None, found: _Refusal) -> NotFound:

@@ -36,6 +36,7 @@ __all__ = [
     "feedback_of",
     "fetch_messages",
     "heartbeat",
+    "left_behind",
     "lost_work",
     "messages_from",
     "messages_of",
@@ -44,6 +45,8 @@ __all__ = [
     "resumable",
     "running_executions",
     "running_workflows",
+    "steps_order",
+    "watched_workers",
     "whole",
     "worker_is_alive",
     "workers",
@@ -280,17 +283,45 @@ def _literal_like(text: str) -> str:
     return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
 
 
-def lost_work(connection: Connection) -> list[tuple[str, str, str | None, str, int | None]]:
-    """What dead workers left running: `(what, id, workflow_id, worker_id, attempt)`, executions first."""
+def lost_work(
+    connection: Connection, *, with_overdue: bool = False
+) -> list[tuple[str, str, str | None, str, int | None]]:
+    """What workers left running that ended: `(what, id, workflow_id, worker_id, attempt)`, executions first.
+
+    `with_overdue` adds what is run by workers whose lease has passed, whether or not they were declared lost.
+    """
     with translate_errors(), psycopg.RawCursor(connection) as cursor:
-        cursor.execute(load("workledger.operational", "lost_work"))
+        cursor.execute(load("workledger.operational", "lost_work"), (with_overdue,))
         return cast("list[tuple[str, str, str | None, str, int | None]]", cursor.fetchall())
 
 
-def resumable(connection: Connection, names: Sequence[str], *, limit: int) -> list[tuple[str, str]]:
+def watched_workers(connection: Connection) -> list[tuple[str, str, float, bool]]:
+    """The workers that have not ended: `(worker_id, heartbeat, lease_s, lease_is_over)`."""
+    with translate_errors(), psycopg.RawCursor(connection) as cursor:
+        cursor.execute(load("workledger.operational", "watched_workers"))
+        return cast("list[tuple[str, str, float, bool]]", cursor.fetchall())
+
+
+def left_behind(connection: Connection, workflow_id: str, *, attempt: int) -> list[str]:
+    """The executions that attempts before this one left running; none when the workflow is not in it any more."""
+    with translate_errors(), psycopg.RawCursor(connection) as cursor:
+        cursor.execute(load("workledger.operational", "left_behind"), (workflow_id, attempt))
+        return [row[0] for row in cursor.fetchall()]
+
+
+def steps_order(connection: Connection, workflow_id: str) -> dict[str, tuple[int | None, int | None]]:
+    """The log positions at which each execution of a workflow began and ended."""
+    with translate_errors(), psycopg.RawCursor(connection) as cursor:
+        cursor.execute(load("workledger.operational", "steps_order"), (workflow_id,))
+        return {execution_id: (began, ended) for execution_id, began, ended in cursor.fetchall()}
+
+
+def resumable(
+    connection: Connection, names: Sequence[str], *, limit: int, with_overdue: bool = True
+) -> list[tuple[str, str]]:
     """Workflows of these names that wait for a worker: `(workflow_id, name)`, oldest first."""
     with translate_errors(), psycopg.RawCursor(connection) as cursor:
-        cursor.execute(load("workledger.operational", "resumable"), (list(names), limit))
+        cursor.execute(load("workledger.operational", "resumable"), (list(names), limit, with_overdue))
         return cast("list[tuple[str, str]]", cursor.fetchall())
 
 

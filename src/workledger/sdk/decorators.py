@@ -217,6 +217,7 @@ class WorkflowOptions:
     workflow_id: str | None = None
     subject: str | None = None
     conversation_id: str | None = None
+    claim: bool = False
     tags: tuple[str, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
@@ -303,6 +304,7 @@ class WorkflowFunction:
             definition_version=options.version,
             total_steps=len(options.steps),
             pending=pending,
+            claim=options.claim,
             strict=False,
         )
 
@@ -455,11 +457,14 @@ class DecoratorsMixin:
         return self._definitions[name]
 
     def resume(self, workflow_id: str) -> Any:
-        """Continue an unfinished workflow with its recorded arguments; returns what the workflow returns."""
+        """Continue an unfinished workflow with its recorded arguments; returns what the workflow returns.
+
+        Raises `DatabaseUnavailable` when it cannot be claimed now: it is never run on the strength of a spool.
+        """
         workflow = cast("Ledger", self).get_workflow(workflow_id)
         if workflow.name is None:
             raise ConfigurationError(f"workflow {workflow_id!r} has no name to find its function by")
-        definition = self.definition(workflow.name).options(workflow_id=workflow_id)
+        definition = self.definition(workflow.name).options(workflow_id=workflow_id, claim=True)
         return definition(**(workflow.input_data or {}))
 
 

@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from workledger.errors import Conflict, InvalidTransition
 from workledger.flows.record import Recorder
+from workledger.flows.take_over import claim, is_being_run, read_steps, release
 from workledger.model import change as changes
 from workledger.model.change import Change
 from workledger.model.clock import Clock, SystemClock
@@ -22,7 +23,6 @@ from workledger.model.status import Severity, Status
 from workledger.operational import reads
 from workledger.operational.apply import Outcome
 from workledger.operational.prices import PriceTable
-from workledger.postgres.connection import Connection
 from workledger.postgres.pool import ConnectionPool
 from workledger.sdk import context
 from workledger.sdk.conversation import ConversationHandle
@@ -56,6 +56,7 @@ class Ledger(DecoratorsMixin, ReadingMixin):
         self.clock = clock or SystemClock()
         self.pool = pool
         self.recorder = recorder
+        self.lease_s = lease_s
         self._scribe = scribe
         self._pricing = None if prices is None else prices.priced
         self._worker = Worker(scribe=scribe, recorder=recorder, pool=pool, clock=self.clock, lease_s=lease_s)
@@ -83,12 +84,14 @@ class Ledger(DecoratorsMixin, ReadingMixin):
         definition_version: str | None = None,
         total_steps: int = 0,
         pending: bool = False,
+        claim: bool = False,
         strict: bool = True,
     ) -> WorkflowRun:
         """A workflow run, to be used with `with` or `async with`.
 
         With the `workflow_id` of an unfinished one, it is resumed; of a completed one, `Conflict` is raised.
-        Inside another run, that run becomes its parent.
+        Inside another run, that run becomes its parent. `claim=True` is for work that others may take as well: its
+        start is committed or raises `DatabaseUnavailable`, and never waits in the spool.
         """
         place = context.current()
         if parent_workflow_id is None and place is not None and place.run.ledger is self:
@@ -119,6 +122,7 @@ class Ledger(DecoratorsMixin, ReadingMixin):
             opening=opening,
             conversation_id=conversation_id,
             own_id=own_id,
+            claims=claim,
             strict=strict,
         )
 
@@ -225,6 +229,10 @@ class Ledger(DecoratorsMixin, ReadingMixin):
         """The same without blocking the event loop."""
         return await self._scribe.record_async(change, wait=wait)
 
+    def claim(self, change: Change) -> Outcome:
+        """Commit one change now or raise `DatabaseUnavailable`: it is never buffered, spooled or joined."""
+        return self._scribe.claim(change)
+
     def joining(self, connection: Any) -> AbstractContextManager[None]:
         """Make every write in this block part of the caller's own transaction, to commit or roll back with it.
 
@@ -268,19 +276,29 @@ class Ledger(DecoratorsMixin, ReadingMixin):
                 raise AlreadyCompleted(
                     f"workflow {workflow_id!r} is completed already", entity_id=workflow_id, workflow=workflow
                 )
-            if _is_being_run(connection, workflow):
+            if is_being_run(connection, workflow):
                 raise InvalidTransition(
                     f"workflow {workflow_id!r} is being run by worker {workflow.worker_id}; wait for it, or cancel it",
                     entity_id=workflow_id,
                     current=workflow.status,
                     wanted="workflow.resumed",
                 )
-            steps = reads.recorded_steps(connection, workflow_id)
-        change = changes.resume_workflow(
-            workflow_id=workflow_id, attempt=workflow.attempt, at=self.clock.now(), worker_id=self.worker_id
-        )
-        self.record(change)
-        return workflow, Recorded(steps)
+        worker_id = self.worker_id
+        attempt = claim(workflow, worker_id=worker_id, commit=self.claim, clock=self.clock)
+        try:
+            with self.pool.connection() as connection:
+                steps, order = read_steps(
+                    connection,
+                    self.recorder,
+                    workflow_id=workflow_id,
+                    attempt=attempt,
+                    schema=self._scribe.project,
+                    clock=self.clock,
+                )
+        except BaseException as error:
+            self.record(release(error, workflow_id=workflow_id, attempt=attempt, worker_id=worker_id, clock=self.clock))
+            raise
+        return workflow, Recorded(steps, order)
 
     # -- ending -------------------------------------------------------------------------------------------------
 
@@ -310,9 +328,3 @@ class Ledger(DecoratorsMixin, ReadingMixin):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await asyncio.to_thread(self.close)
-
-
-def _is_being_run(connection: Connection, workflow: Workflow) -> bool:
-    if workflow.status != Status.RUNNING or workflow.worker_id is None:
-        return False
-    return reads.worker_is_alive(connection, workflow.worker_id)

@@ -20,11 +20,15 @@ class Recorded:
     """The recorded steps of an interrupted workflow, given out as its code asks for them again.
 
     A step is refused when it is called with other arguments, or before a step that had been finished when it
-    began: what was recorded in order must be asked for in that order. Steps that overlapped in time may swap.
+    began: what was recorded in order must be asked for in that order. Steps that overlapped may swap. `order` has the
+    log positions at which each execution began and ended; no clock is asked.
     """
 
-    def __init__(self, steps: Mapping[str, TaskExecution]) -> None:
+    def __init__(
+        self, steps: Mapping[str, TaskExecution], order: Mapping[str, tuple[int | None, int | None]] | None = None
+    ) -> None:
         self._steps = dict(steps)
+        self._order = dict(order or {})
         self._asked: set[str] = set()
         self._lock = threading.Lock()
 
@@ -65,15 +69,18 @@ class Recorded:
             )
 
     def _check_order(self, step_key: str, step: TaskExecution) -> None:
+        began, _ = self._order.get(step.execution_id, (None, None))
+        if began is None:
+            return
         for key, other in self._steps.items():
+            _, ended = self._order.get(other.execution_id, (None, None))
             if (
                 key not in self._asked
                 and other.status == Status.COMPLETED
                 and other.parent_execution_id == step.parent_execution_id
-                and other.completed_at is not None
-                and step.started_at is not None
+                and ended is not None
                 and key != step_key
-                and other.completed_at < step.started_at
+                and ended < began
             ):
                 raise ReplayMismatch(
                     f"step {step_key!r} is called before {key!r}, which had been finished first; "

@@ -42,6 +42,7 @@ class WorkflowRun:
         attempt: int = 1,
         conversation_id: str | None = None,
         own_id: bool = False,
+        claims: bool = False,
         strict: bool = True,
     ) -> None:
         self.ledger = ledger
@@ -51,6 +52,7 @@ class WorkflowRun:
         self.recorded = Recorded({})
         # An id of the caller's own may be taken: then the answer matters.
         self._own_id = own_id
+        self._claims = claims
         self._opening = opening
         self._strict = strict
         self._conversation_id = conversation_id
@@ -216,7 +218,10 @@ class WorkflowRun:
 
     def __enter__(self) -> Self:
         try:
-            self.ledger.record(self.begin(), wait=self._own_id)
+            if self._claims:
+                self.ledger.claim(self.begin())
+            else:
+                self.ledger.record(self.begin(), wait=self._own_id)
         except Conflict:
             self._take_over()
         self._placed.__enter__()
@@ -230,7 +235,10 @@ class WorkflowRun:
 
     async def __aenter__(self) -> Self:
         try:
-            await self.ledger.record_async(self.begin(), wait=self._own_id)
+            if self._claims:
+                await asyncio.to_thread(self.ledger.claim, self.begin())
+            else:
+                await self.ledger.record_async(self.begin(), wait=self._own_id)
         except Conflict:
             await asyncio.to_thread(self._take_over)
         self._placed.__enter__()

@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Generator
-from contextlib import contextmanager
+import time
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Final
 
-from workledger.errors import DatabaseUnavailable, InvalidInput, WorkledgerError
+from workledger.errors import DatabaseUnavailable, InvalidInput, SpoolFull, StoreCorrupted, WorkledgerError
 from workledger.flows.record import Recorder, apply_joining
 from workledger.model.change import Change
 from workledger.operational.apply import Outcome
@@ -29,6 +30,10 @@ __all__ = ["Scribe", "Tally"]
 logger = logging.getLogger(__name__)
 
 _RETRY_S: Final = 0.5
+_GATE_S: Final = 1.0
+_LAST_ROUNDS: Final = 5
+_CLAIM_S: Final = 5.0
+_POLL_S: Final = 0.02
 
 
 @dataclass(slots=True)
@@ -46,22 +51,27 @@ class Scribe:
     def __init__(self, recorder: Recorder, *, project: str, spool: Spool | None = None, buffered: bool = False) -> None:
         self.tally = Tally()
         self._recorder = recorder
-        self._project = project
+        #: The PostgreSQL schema of the project.
+        self.project = project
         self._spool = spool
         self._buffered = buffered
         self._joined: ContextVar[Connection | None] = ContextVar("workledger_joined", default=None)
-        recorder.is_held = lambda: self._is_away
+        self._is_away = False
+        self._newest = 0
+        if spool is not None:
+            recorder.is_held = lambda: self._is_away
+            recorder.when_away = self._go_away_with
         self.forget_parent()
         forget_after_fork(self)
+        self.look_after_spool()  # a process before us may not have been able to replay what it spooled
 
     def forget_parent(self) -> None:
-        """In a forked child: begin anew."""
+        """In a forked child: what the parent spooled goes first here as well; its threads and locks are gone."""
         self._away = threading.Lock()
-        self._is_away = False
+        self._gate = threading.Event()
+        self._gate.set()
         self._closing = threading.Event()
         self._drainer: threading.Thread | None = None
-        if self._spool is not None and self._spool.waiting():
-            self._go_away()  # a process before us could not replay what it spooled
 
     # -- recording ----------------------------------------------------------------------------------------------
 
@@ -69,28 +79,41 @@ class Scribe:
         """Take one change to its place; `wait=True` needs the answer, and so is never buffered."""
         joined = self._joined.get()
         if joined is not None:
-            return apply_joining(joined, change, schema=self._project)
-        if self._keep_aside([change]):
-            return Outcome(applied=False)
-        if self._buffered and not wait:
-            self.tally.buffered += 1
-            self._recorder.record_later(change, on_refused=self._late_refusal)
-            return Outcome(applied=False)
-        try:
-            return self._recorder.record(change)
-        except DatabaseUnavailable as error:
-            return self._spool_instead(change, error)
+            return apply_joining(joined, change, schema=self.project)
+        while not self._keep_aside(change):
+            if self._buffered and not wait:
+                if self._recorder.record_later(change, on_refused=self._late_refusals):
+                    self.tally.buffered += 1
+                    break
+                continue  # PostgreSQL went away this very moment
+            try:
+                return self._recorder.record(change)
+            except DatabaseUnavailable:
+                if self._spool is None:
+                    raise
+        return Outcome(applied=False)
+
+    def claim(self, change: Change) -> Outcome:
+        """Commit a change now, on its own, or raise `DatabaseUnavailable`: whoever claims work acts on the answer.
+
+        What is spooled goes first, and is waited for a moment.
+        """
+        deadline_s = time.monotonic() + _CLAIM_S
+        while self._is_away and time.monotonic() < deadline_s:
+            self._closing.wait(_POLL_S)
+        return self._recorder.record(change)
 
     async def record_async(self, change: Change, *, wait: bool = False) -> Outcome:
         """The same without blocking the event loop."""
         if self._joined.get() is not None or (self._buffered and not wait and not self._is_away):
             return self.record(change, wait=wait)
-        if self._is_away:
-            return await asyncio.to_thread(self.record, change, wait=wait)
-        try:
-            return await self._recorder.record_async(change)
-        except DatabaseUnavailable as error:
-            return await asyncio.to_thread(self._spool_instead, change, error)
+        if not self._is_away:
+            try:
+                return await self._recorder.record_async(change)
+            except DatabaseUnavailable:
+                if self._spool is None:
+                    raise
+        return await asyncio.to_thread(self.record, change, wait=wait)
 
     @contextmanager
     def joining(self, connection: Any) -> Generator[None]:
@@ -132,50 +155,70 @@ class Scribe:
 
     # -- while PostgreSQL is away -------------------------------------------------------------------------------
 
-    def _keep_aside(self, changes: list[Change]) -> bool:
-        """Spool changes if the database is away; False when it is there."""
+    # Only whoever leads the recorder declares PostgreSQL away. So no batch is under way then, and what waits in the
+    # recorder's queue can be spooled before anything that comes later.
+
+    def _keep_aside(self, change: Change) -> bool:
+        """Spool a change if the database is away; False when it is there."""
         if not self._is_away or self._spool is None:
             return False
+        self._gate.wait(_GATE_S)
         with self._away:
             if not self._is_away:
                 return False
-            self._spool.append(changes)
-            self.tally.spooled += len(changes)
+            self._append(self._spool, [change])
+            self._ensure_drainer()
             return True
 
-    def _spool_instead(self, change: Change, error: DatabaseUnavailable) -> Outcome:
-        if self._spool is None:
-            raise error
-        with self._away:
-            self._spool.append([change])
-            self.tally.spooled += 1
-            if not self._is_away:
-                logger.warning("record.spooling path=%s reason=%s", self._spool.path, error)
-            self._go_away()
-        return Outcome(applied=False)
+    def _append(self, spool: Spool, changes: list[Change]) -> None:
+        self._newest = spool.append(changes)
+        self.tally.spooled += len(changes)
 
-    def _late_refusal(self, change: Change, error: WorkledgerError) -> None:
-        if isinstance(error, DatabaseUnavailable) and self._spool is not None:
-            try:
-                self._spool_instead(change, error)
-            except WorkledgerError as full:
-                error = full  # whoever comes next is told so; for this one nobody waits
-            else:
-                return
-        self.tally.refused += 1
-        logger.error("record.refused event_type=%s entity_id=%s reason=%s", change.event_type, change.entity_id, error)
+    def _go_away_with(self, error: DatabaseUnavailable, buffered: list[Change]) -> None:
+        """PostgreSQL is away: spool what was buffered, and from now on everything."""
+        assert self._spool is not None  # noqa: S101  for the type checker; see __init__
+        if not self._is_away:
+            logger.warning("record.spooling path=%s reason=%s", self._spool.path, error)
+        with self._away:
+            self._is_away = True
+            changes = buffered + self._recorder.take_buffered()
+            kept = self._spool_in_order(self._spool, changes)
+            self._ensure_drainer()
+        self._late_refusals([(change, error) for change in changes[kept:]])
+
+    def _spool_in_order(self, spool: Spool, changes: list[Change]) -> int:
+        """Spool changes nobody waits for, at once; where that is too much, from the first on. Returns how many."""
+        for size in (len(changes), 1):
+            kept = 0
+            with suppress(SpoolFull, StoreCorrupted):  # whoever comes next is told so
+                while kept < len(changes):
+                    self._append(spool, changes[kept : kept + size])
+                    kept += size
+            if kept:
+                return kept
+        return 0
+
+    def _late_refusals(self, refused: Sequence[tuple[Change, WorkledgerError]]) -> None:
+        for change, error in refused:
+            self.tally.refused += 1
+            logger.error(
+                "record.refused event_type=%s entity_id=%s reason=%s", change.event_type, change.entity_id, error
+            )
 
     def look_after_spool(self) -> None:
         """Replay what another process left in the spool of this home, if there is anything."""
-        if self._spool is not None and not self._is_away and self._spool.waiting():
-            with self._away:
-                self._go_away()
+        if self._spool is None or self._is_away or not self._spool.newest():
+            return
+        with self._recorder.leading():
+            self._newest = max(self._newest, self._spool.newest())
+            self._go_away_with(DatabaseUnavailable("another process left changes behind"), [])
 
-    def _go_away(self) -> None:
-        self._is_away = True
+    def _ensure_drainer(self) -> None:
         if self._drainer is None:
-            self._drainer = threading.Thread(target=self._drain, name="workledger-spool", daemon=True)
-            self._drainer.start()
+            drainer = threading.Thread(target=self._drain, name="workledger-spool", daemon=True)
+            with suppress(RuntimeError):  # the interpreter is ending; the next process replays what is spooled
+                drainer.start()
+                self._drainer = drainer
 
     def _drain(self) -> None:
         """Try until PostgreSQL is back and the spool is empty; then recording is direct again."""
@@ -190,16 +233,37 @@ class Scribe:
             return True
         try:
             refused = self._spool.refused()
-            count = self._spool.drain(self._recorder.record_each)
-            with self._away:
-                # Nothing is recorded under this lock: whoever leads the recorder may be waiting for it to spool.
-                self._is_away = self._spool.waiting() > 0
-                if not self._is_away:
-                    self._drainer = None
+            count = self._replay(self._spool)
             self.tally.refused += self._spool.refused() - refused
         except WorkledgerError as error:
             logger.debug("record.still_away reason=%s", error)
             return False
-        if not self._is_away:
+        except Exception:
+            logger.exception("record.not_replayed")  # and tried again: without this thread nothing is ever replayed
+            return False
+        if count is not None:
             logger.warning("record.direct_again replayed=%d", count)
-        return not self._is_away
+        return count is not None
+
+    def _replay(self, spool: Spool) -> int | None:
+        """Replay what waits; gives how many that were once the last of ours is through, else None."""
+        self._recorder.check()
+        count = spool.drain(self._recorder.record_each)
+        if count:
+            self._gate.clear()  # newcomers wait for a moment: under steady load the end would never be reached
+        try:
+            for _ in range(_LAST_ROUNDS):
+                if self._is_back(spool):
+                    return count
+                count += spool.drain(self._recorder.record_each)
+        finally:
+            self._gate.set()
+        return None
+
+    def _is_back(self, spool: Spool) -> bool:
+        with self._away:
+            # Nothing is recorded under this lock: whoever leads the recorder may be waiting for it to spool.
+            self._is_away = spool.waiting(up_to=self._newest) > 0
+            if not self._is_away:
+                self._drainer = None
+            return not self._is_away

@@ -7,10 +7,11 @@ import os
 import socket
 import threading
 from collections.abc import Callable
+from typing import Final
 
 from workledger._version import __version__
 from workledger.errors import WorkledgerError
-from workledger.flows.reap import reap
+from workledger.flows.reap import Reaper
 from workledger.flows.record import Recorder
 from workledger.model import change as changes
 from workledger.model.clock import Clock
@@ -23,6 +24,9 @@ from workledger.sdk.scribe import Scribe
 __all__ = ["Worker"]
 
 logger = logging.getLogger(__name__)
+
+_AGAIN_S: Final = 1.0
+_CATCH_UP_S: Final = 5.0
 
 
 class Worker:
@@ -47,19 +51,36 @@ class Worker:
         """In a forked child: it is a worker of its own, once it records."""
         self._worker_id: str | None = None
         self._lock = threading.Lock()
-        self._stopping = threading.Event()
+        self._wake = threading.Event()
+        self._caught_up = threading.Event()
+        self._stopping = False
+        self._awake_s = 0.0
         self._thread: threading.Thread | None = None
+        self._reaper = Reaper(self._recorder, clock=self._clock, pause_s=self._lease_s / 3)
 
     @property
     def worker_id(self) -> str:
-        """The id under which this process works; registers it when it is new."""
-        if self._worker_id is not None:
-            return self._worker_id
+        """The id under which this process works; registers it when it is new, or was declared lost in a pause."""
+        worker_id = self._worker_id
+        if worker_id is not None and self._clock.monotonic_s() - self._awake_s <= self._lease_s:
+            return worker_id
+        if worker_id is not None:
+            self._catch_up()
         with self._lock:
             if self._worker_id is None:
                 self._worker_id = self._register()
                 self._start_beating()
             return self._worker_id
+
+    def _catch_up(self) -> None:
+        """This process stood still for longer than its lease: have the heartbeat find out who we are now.
+
+        Waits for a moment only. Where the database does not answer, the old id is as good as any.
+        """
+        self._caught_up.clear()
+        self._wake.set()
+        self._caught_up.wait(min(self._lease_s, _CATCH_UP_S))
+        self._awake_s = self._clock.monotonic_s()
 
     def _register(self) -> str:
         worker_id = new_id()
@@ -73,6 +94,7 @@ class Worker:
             lease_s=self._lease_s,
         )
         self._scribe.record(change)
+        self._awake_s = self._clock.monotonic_s()
         return worker_id
 
     def _start_beating(self) -> None:
@@ -81,30 +103,48 @@ class Worker:
             self._thread.start()
 
     def _beat(self) -> None:
-        while not self._stopping.wait(self._lease_s / 3):
-            self._quietly(self.beat_once)
+        pause_s = self._lease_s / 3
+        while True:
+            self._wake.wait(pause_s)
+            self._wake.clear()
+            if self._stopping:
+                return
+            # Unheard, it tries again soon: when the database is back, others begin to count.
+            pause_s = self._lease_s / 3 if self._quietly(self.beat_once) else min(self._lease_s / 3, _AGAIN_S)
+            self._awake_s = self._clock.monotonic_s()
+            self._caught_up.set()
 
     def beat_once(self) -> None:
         """Send one heartbeat, and fail what other workers left behind."""
         with self._pool.connection() as connection:
-            if self._worker_id is not None and not reads.heartbeat(connection, self._worker_id):
-                logger.error("worker.superseded worker_id=%s (its lease was missed)", self._worker_id)
-                with self._lock:
-                    self._worker_id = self._register()
-            reap(connection, self._recorder, clock=self._clock)
+            worker_id = self._worker_id
+            if worker_id is not None and not reads.heartbeat(connection, worker_id):
+                self._begin_anew(worker_id)
+            self._reaper.reap_once(connection)
         self._scribe.look_after_spool()
+
+    def _begin_anew(self, worker_id: str) -> None:
+        """Go on under a new id, unless this process has none any more because it is stopping."""
+        with self._lock:
+            if self._worker_id == worker_id:
+                logger.error("worker.superseded worker_id=%s (its lease was missed)", worker_id)
+                self._worker_id = self._register()
 
     def stop(self) -> None:
         """Record that this worker stopped; idempotent."""
-        self._stopping.set()
+        self._stopping = True
+        self._wake.set()
         with self._lock:
             worker_id, self._worker_id = self._worker_id, None
         if worker_id is not None:
             change = changes.change_worker("worker.stopped", worker_id=worker_id, at=self._clock.now())
             self._quietly(lambda: self._scribe.record(change))
 
-    def _quietly(self, action: Callable[[], object]) -> None:
+    def _quietly(self, action: Callable[[], object]) -> bool:
+        """Do it; False when it could not be done."""
         try:
             action()
         except WorkledgerError as error:
             logger.warning("worker.beat_failed error=%s", error)
+            return False
+        return True

@@ -32,6 +32,7 @@ class WorkerLoop:
         self._concurrency = concurrency
         self._poll_s = poll_s
         self._running: dict[str, Future[None]] = {}
+        self._heard_again_s = 0.0
 
     def run(self, stop: threading.Event) -> None:
         """Work until `stop` is set, then wait for what is running."""
@@ -41,6 +42,8 @@ class WorkerLoop:
                     started = self.start_waiting(pool)
                 except Unavailable as error:
                     logger.warning("worker.waiting reason=%s", error)
+                    # Others could not send their heartbeats either: before their work is taken, they are heard.
+                    self._heard_again_s = self._ledger.clock.monotonic_s() + self._ledger.lease_s
                     started = 0
                 if not started:
                     stop.wait(self._poll_s)
@@ -63,7 +66,12 @@ class WorkerLoop:
         if room <= 0 or not names:
             return 0
         with self._ledger.pool.connection() as connection:
-            waiting = reads.resumable(connection, names, limit=room + len(self._running))
+            waiting = reads.resumable(
+                connection,
+                names,
+                limit=room + len(self._running),
+                with_overdue=self._ledger.clock.monotonic_s() >= self._heard_again_s,
+            )
         chosen = [workflow_id for workflow_id, _ in waiting if workflow_id not in self._running][:room]
         for workflow_id in chosen:
             self._running[workflow_id] = pool.submit(self._run_one, workflow_id)

@@ -11,7 +11,7 @@ SELECT c.n,
            AND e.payload - 'seq' = c.payload - 'seq' END AS same_event,
        (e.payload ->> 'seq')::bigint AS seq,
        w.status AS workflow_status, w.attempt, w.cancel_requested_at IS NOT NULL AS cancel_requested,
-       x.status AS execution_status, x.error_type,
+       w.error_type AS workflow_error_type, x.status AS execution_status, x.error_type,
        v.conversation_id IS NOT NULL AS has_conversation,
        d.steps = coalesce(c.payload -> 'steps', '[]')
            AND d.source_digest IS NOT DISTINCT FROM c.payload ->> 'source_digest' AS same_definition,

@@ -1,5 +1,6 @@
 -- Promise: workflows of these names that wait for somebody to run them, oldest first: created for later, left behind by
--- a worker that died, or reaped from one.
+-- a worker that stopped or was declared lost, reaped from one, or, with $3, left behind by one whose lease has passed
+-- (but a server that has just started has not heard from anybody).
 -- Safe under concurrency: only a look; who takes one is decided by the guarded change that starts or resumes it.
 SELECT w.workflow_id, w.name
 FROM workflows w
@@ -10,6 +11,7 @@ WHERE w.name = ANY ($1)
        OR (w.status = 'failed' AND w.error_type = 'WorkerLost')
        OR (w.status = 'running' AND k.worker_id IS NOT NULL
            AND (k.stopped_at IS NOT NULL OR k.lost_at IS NOT NULL
-                OR k.heartbeat_at < now() - k.lease_s * interval '1 second')))
+                OR ($3 AND greatest(k.heartbeat_at, pg_postmaster_start_time())
+                    < now() - k.lease_s * interval '1 second'))))
 ORDER BY w.created_at, w.workflow_id
 LIMIT $2
