@@ -17,7 +17,8 @@ from psycopg import sql
 
 from workledger.errors import InvalidInput, StoreCorrupted, WorkledgerError
 from workledger.flows.replay import STATE_TABLES, apply_events
-from workledger.log import reader
+from workledger.log import archive_index, reader
+from workledger.log.follow_selection import of_entity
 from workledger.model.change import check_time
 from workledger.model.records import Conversation, Event, Feedback, Message, TaskExecution, Workflow
 from workledger.operational import branches, reads
@@ -27,6 +28,7 @@ from workledger.postgres.statements import load
 __all__ = ["Past", "as_of", "position_at"]
 
 _PAGE: Final = 1000
+_NAME_CONVERSATIONS: Final = frozenset({"workflow.created", "workflow.started", "workflow.progressed"})
 _PAST_TABLE: Final = sql.SQL("CREATE TEMPORARY TABLE {name} (LIKE {live} INCLUDING ALL EXCLUDING INDEXES)")
 #: Beside the keys, what the replay and the reads find rows by.
 _PAST_INDEXES: Final = (
@@ -172,14 +174,17 @@ def _all_pages(connection: Connection, position: int) -> Iterator[list[Event]]:
         events = reader.read(connection, after=after, limit=min(_PAGE, position - after))
         if len(events) < min(_PAGE, position - after):
             raise StoreCorrupted(
-                f"positions {after + 1} to {min(after + _PAGE, position)} hold {len(events)} events; archived events "
-                "have to be restored before the past can be shown",
+                f"positions {after + 1} to {min(after + _PAGE, position)} hold {len(events)} events; "
+                "`workledger verify` says what is wrong",
                 location=f"event_positions {after + 1}..{position}",
             )
         yield events
 
 
 def _pages_of(connection: Connection, workflow_id: str, position: int) -> Iterator[list[Event]]:
+    if archive_index.last_archived(connection):
+        yield from _archived_pages_of(connection, workflow_id, position)
+        return
     after = 0
     while True:
         with translate_errors(), psycopg.RawCursor(connection) as cursor:
@@ -189,6 +194,28 @@ def _pages_of(connection: Connection, workflow_id: str, position: int) -> Iterat
             return
         yield events
         after = events[-1].position or position
+
+
+def _archived_pages_of(connection: Connection, workflow_id: str, position: int) -> Iterator[list[Event]]:
+    """The same events, of which any may be in the archive; files cannot be asked as a whole."""
+    events = reader.of_workflow(connection, workflow_id)
+    conversations = {event.entity_id for event in events if event.entity_type == "conversation"}
+    conversations |= {named for event in events if (named := _conversation_in(event)) is not None}
+    said = [event for one in sorted(conversations) for event in _all_of_conversation(connection, one)]
+    found = {event.position: event for event in (*events, *said) if event.position and event.position <= position}
+    ordered = [found[place] for place in sorted(found)]
+    yield from (ordered[at : at + _PAGE] for at in range(0, len(ordered), _PAGE))
+
+
+def _conversation_in(event: Event) -> str | None:
+    return event.payload.get("conversation_id") if event.event_type in _NAME_CONVERSATIONS else None
+
+
+def _all_of_conversation(connection: Connection, conversation_id: str) -> Iterator[Event]:
+    after = 0
+    while events := of_entity(connection, "conversation", conversation_id, after=after, limit=_PAGE):
+        yield from events
+        after = events[-1].position or after
 
 
 def _replay(connection: Connection, events: list[Event]) -> None:

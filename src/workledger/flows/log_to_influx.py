@@ -70,7 +70,8 @@ def catch_up(
 
 def catch_up_with_archive(connection: Connection, writer: InfluxWriter) -> int:
     """Write the points of archived events after the cursor, for a place that is new; the rest is `catch_up`'s."""
-    with mounted_if_behind(connection, consumers.position_of(connection, writer.target.consumer)) as last:
+    position = consumers.position_of(connection, writer.target.consumer)
+    with mounted_if_behind(connection, position, with_state=True) as last:
         return catch_up(connection, writer, attempts=1) if last else 0
 
 

@@ -72,7 +72,7 @@ def catch_up_with_archive(connection: Connection) -> int:
 
     Everything else is counted by `catch_up`.
     """
-    with mounted_if_behind(connection, consumers.position_of(connection, CONSUMER)) as last:
+    with mounted_if_behind(connection, consumers.position_of(connection, CONSUMER), with_state=True) as last:
         return catch_up(connection) if last else 0
 
 

@@ -14,6 +14,7 @@ import psycopg
 from psycopg import sql
 
 from workledger.errors import ConfigurationError, Unavailable
+from workledger.flows.whole_log import WholeLog
 from workledger.log.archive_index import last_archived
 from workledger.log.consumers import consumers
 from workledger.log.reader import head
@@ -158,12 +159,18 @@ class _Round:
 
 
 class DatabaseTail:
-    """The end of the log, for the bus that is none (`synapse.postgres.LogTail`). Opens its connection when asked."""
+    """The end of the log, for the bus that is none (`synapse.postgres.LogTail`). Opens its connection when asked.
 
-    _lines: LogLines
+    `whole` is for who has nothing else to read: then it gives what is archived, too.
+    """
 
-    def __init__(self, *, connect: Callable[[], Connection], schema: str, listen: bool = True) -> None:
+    _lines: LogLines | WholeLog
+
+    def __init__(
+        self, *, connect: Callable[[], Connection], schema: str, listen: bool = True, whole: bool = False
+    ) -> None:
         self._connect = connect
+        self._whole = whole
         self._channel = channel(schema)
         self._listen = listen
         self._connection: Connection | None = None
@@ -198,7 +205,7 @@ class DatabaseTail:
     def _live(self) -> Connection:
         if self._connection is None or self._connection.closed:
             self._connection = self._connect()
-            self._lines = LogLines(self._connection)
+            self._lines = WholeLog(self._connection) if self._whole else LogLines(self._connection)
             if self._listen:
                 with translate_errors():
                     self._connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(self._channel)), prepare=False)

@@ -15,7 +15,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from typing import Final
 from uuid import uuid4
@@ -24,6 +24,7 @@ import orjson
 
 from workledger.errors import NotFound, Unavailable
 from workledger.flows.log_to_synapse import DatabaseTail, bring_up_to_date
+from workledger.flows.whole_log import WholeLog
 from workledger.log import consumers
 from workledger.model.ids import new_id
 from workledger.postgres.connection import Connection, translate_errors
@@ -31,7 +32,6 @@ from workledger.synapse import endpoints
 from workledger.synapse.bus import BusEvent
 from workledger.synapse.endpoints import DeadLetter, Endpoint
 from workledger.synapse.webhook import Outcome, Sender, new_secret
-from workledger.training.log_lines import LogLines
 
 __all__ = ["WEBHOOK_CONSUMER", "Courier", "Couriers", "add_webhook", "pause_after", "redeliver", "rotate", "send_test"]
 
@@ -68,7 +68,7 @@ class Courier:
     ) -> None:
         self.name = name
         self._connect = connect
-        self._tail = DatabaseTail(connect=connect, schema=schema, listen=listen)
+        self._tail = DatabaseTail(connect=connect, schema=schema, listen=listen, whole=True)
         self._source = f"urn:workledger:{schema}"
         self._sender = sender or Sender()
         self._me = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"
@@ -302,18 +302,16 @@ def redeliver(
     connection: Connection, name: str, *, schema: str, sender: Sender | None = None
 ) -> list[tuple[DeadLetter, Outcome]]:
     """Try the dead letters of a webhook once more, in their order; those that are taken are dead letters no more."""
-    endpoint, lines, sender = endpoints.get(connection, name), LogLines(connection), sender or Sender()
+    endpoint, sender = endpoints.get(connection, name), sender or Sender()
     tried: list[tuple[DeadLetter, Outcome]] = []
     after = 0
-    while letters := endpoints.dead_letters(connection, name, after=after):
-        for letter in letters:
-            found = lines.read(after=letter.position - 1, limit=1)
-            outcome = Outcome(status=None, reason="the event is no longer in the database: it was archived")
-            if found:
-                event = BusEvent(*found[0])
+    with closing(WholeLog(connection)) as log:
+        while letters := endpoints.dead_letters(connection, name, after=after):
+            for letter in letters:
+                event = BusEvent(*log.read(after=letter.position - 1, limit=1)[0])
                 outcome = endpoints.deliver(endpoint, event, source=f"urn:workledger:{schema}", sender=sender)[1]
-            if outcome.is_delivered:
-                endpoints.unbury(connection, name, letter.position)
-            tried.append((letter, outcome))
-        after = letters[-1].position
+                if outcome.is_delivered:
+                    endpoints.unbury(connection, name, letter.position)
+                tried.append((letter, outcome))
+            after = letters[-1].position
     return tried

@@ -15,7 +15,7 @@ from typing import Final, LiteralString
 from workledger.errors import ConfigurationError, StoreCorrupted
 from workledger.log import archive_index
 from workledger.model.archived import ArchiveFile
-from workledger.postgres.archive_access import set_mounted
+from workledger.postgres.archive_access import is_mounted, set_mounted
 from workledger.postgres.connection import Connection, translate_errors
 from workledger.postgres.statements import load
 
@@ -39,9 +39,12 @@ def mounted(connection: Connection) -> Generator[Mount]:
     """Have archived rows stand among those of the database for this connection, for the block.
 
     The connection must be in autocommit, and a session of its own that can read archives. Needs room for the rows in
-    PostgreSQL's temporary files. Without an archive it costs a look.
+    PostgreSQL's temporary files. Without an archive it costs a look, and where it is mounted already, nothing.
     """
     mount = Mount()
+    if is_mounted(connection):
+        yield mount
+        return
     if connection.prepare_threshold is None:
         _refuse_pooled(connection)
         yield mount
@@ -61,19 +64,22 @@ def mounted(connection: Connection) -> Generator[Mount]:
 
 
 @contextmanager
-def mounted_if_behind(connection: Connection, position: int) -> Generator[int]:
+def mounted_if_behind(connection: Connection, position: int, *, with_state: bool = False) -> Generator[int]:
     """The same, for who has read up to a position, and only when something after it is archived.
 
-    Gives the last archived position; 0 when there is none after that position, and nothing is mounted.
+    `with_state` is for who asks the state about events: there it counts, too, that a workflow has left the state
+    while its events are still there. Gives the last such position; 0 when there is none after that position, and
+    nothing is mounted.
     """
-    last = archive_index.last_archived(connection)
+    last_of = archive_index.last_left if with_state else archive_index.last_archived
+    last = last_of(connection)
     if last <= position:
         yield 0
         return
     with mounted(connection) as mount:
         if mount.faults:
             raise mount.faults[0][1]
-        yield archive_index.last_archived(connection)
+        yield last_of(connection)
 
 
 def _refuse_pooled(connection: Connection) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import BinaryIO, Final
 
 from workledger.errors import ConfigurationError, StoreCorrupted, Unavailable
+from workledger.flows.mount import mounted_if_behind
 from workledger.postgres.connection import Connection
 from workledger.training.compaction import opened
 from workledger.training.deriver import Deriver
@@ -47,11 +48,12 @@ def rebuild(
         if writer is None:
             raise Unavailable(f"the training store {store.name} is being written by another process")
         _check(writer, store, log, ends)
-        deriver = Deriver(log)
-        for end in (end for end in ends if end > writer.position):
-            _land(log, deriver, writer, end)
-            if on_progress is not None:
-                on_progress(end, ends[-1])
+        with mounted_if_behind(connection, writer.position):
+            deriver = Deriver(log)
+            for end in (end for end in ends if end > writer.position):
+                _land(log, deriver, writer, end)
+                if on_progress is not None:
+                    on_progress(end, ends[-1])
         return writer.position
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from workledger.errors import StoreCorrupted, Unavailable
+from workledger.flows.mount import mounted_if_behind
 from workledger.flows.verify_training import TrainingReport, verify_training
 from workledger.postgres.connection import Connection
 from workledger.training import formats
@@ -55,6 +56,13 @@ def verify_and_repair(
 
     Gives what is still wrong, and what was put right.
     """
+    with mounted_if_behind(connection, 0):
+        return _until_nothing_more(connection, store, on_progress)
+
+
+def _until_nothing_more(
+    connection: Connection, store: ShardStore, on_progress: Progress | None
+) -> tuple[TrainingReport, Repaired]:
     repaired = Repaired()
     while True:
         report = verify_training(connection, store, on_progress=on_progress)
@@ -93,7 +101,7 @@ def repair(
     """
     wanted = damaged_ranges(store) if damaged is None else sorted(set(damaged))
     repaired = Repaired()
-    with store.rewriting() as rewriter:
+    with mounted_if_behind(connection, 0), store.rewriting() as rewriter:
         if rewriter is None:
             raise Unavailable(f"the training store {store.name} is being rewritten by another process")
         for number, found in enumerate(wanted, start=1):

@@ -7,12 +7,15 @@ from functools import partial
 
 from workledger.errors import ConfigurationError
 from workledger.flows.log_to_synapse import bring_up_to_date
+from workledger.flows.whole_log import WholeLog
 from workledger.log import consumers
+from workledger.postgres.archive_access import give_access
 from workledger.postgres.connection import Connection, connect
 from workledger.settings import Settings, load_settings
 from workledger.synapse.bus import BusEvent
 from workledger.synapse.subscribe import Subscription
-from workledger.training.log_lines import LogLines
+from workledger.training.archive_access import FileAccess
+from workledger.training.archive_files import archive_root
 
 __all__ = ["GROUP_CONSUMER", "LogBehind", "subscribe"]
 
@@ -48,10 +51,9 @@ def subscribe(
             setting="WORKLEDGER_SYNAPSE_URL",
             value=settings.synapse_url,
         )
-    open_connection = partial(connect, settings.database_url, schema=settings.project, prepared=not settings.pooled)
     return Subscription(
         settings.synapse_url,
-        backing=LogBehind(open_connection, group=group, schema=settings.project),
+        backing=LogBehind(partial(_open, settings), group=group, schema=settings.project),
         group=group,
         project=settings.project,
         consumer=consumer,
@@ -62,10 +64,16 @@ def subscribe(
     )
 
 
+def _open(settings: Settings) -> Connection:
+    connection = connect(settings.database_url, schema=settings.project, prepared=not settings.pooled)
+    give_access(connection, FileAccess(lambda: settings.archive_url or archive_root(settings.training_url)))
+    return connection
+
+
 class LogBehind:
     """The log and a group's cursor in it (`synapse.subscribe.Backing`). Opens its connection when asked."""
 
-    _lines: LogLines
+    _lines: WholeLog
 
     def __init__(self, connect: Callable[[], Connection], *, group: str, schema: str) -> None:
         self._connect = connect
@@ -100,5 +108,5 @@ class LogBehind:
     def _live(self) -> Connection:
         if self._connection is None or self._connection.closed:
             self._connection = self._connect()
-            self._lines = LogLines(self._connection)
+            self._lines = WholeLog(self._connection)
         return self._connection

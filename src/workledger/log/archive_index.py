@@ -20,6 +20,7 @@ __all__ = [
     "between",
     "files",
     "last_archived",
+    "last_left",
     "mark_removed",
     "not_archived",
     "of_entity",
@@ -45,6 +46,12 @@ def between(connection: Connection, *, after: int, upto: int) -> list[ArchiveFil
 def last_archived(connection: Connection) -> int:
     """The last position whose event is no longer in the database; 0 when all of them are."""
     ((position,),) = _fetch(connection, "last_archived", ())
+    return position
+
+
+def last_left(connection: Connection) -> int:
+    """The last position of which the event, or the workflow it is about, is no longer in the database."""
+    ((position,),) = _fetch(connection, "last_left", ())
     return position
 
 

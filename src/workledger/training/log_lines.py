@@ -85,16 +85,17 @@ class LogLines:
         """Give the lines from `after + 1` to `upto`, a page at a time."""
         while after < upto:
             lines = self.read(after=after, limit=min(page, upto - after))
-            if not lines:
+            if not lines and self.event_id(after + 1) is None:
                 return
-            if lines[-1][0] - after != len(lines):
+            last = lines[-1][0] if lines else after + 1
+            if last - after != len(lines):
                 raise StoreCorrupted(
-                    f"positions {after + 1} to {lines[-1][0]} of the log hold {len(lines)} events; `workledger verify` "
+                    f"positions {after + 1} to {last} of the log hold {len(lines)} events; `workledger verify` "
                     "says whether they are archived or missing",
-                    location=f"event_positions {after + 1}..{lines[-1][0]}",
+                    location=f"event_positions {after + 1}..{last}",
                 )
             yield lines
-            after = lines[-1][0]
+            after = last
 
     def event_id(self, position: int) -> str | None:
         """Give the id of the event at a position; None where the log has none."""
