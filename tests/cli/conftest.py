@@ -25,6 +25,7 @@ class Answer:
     @property
     def document(self):
         """The one JSON document on stdout."""
+        assert self.out, f"exit {self.code} and no document; {self.err}"
         return json.loads(self.out)
 
 
