@@ -41,8 +41,7 @@ STATE_TABLES: Final = {
 }
 #: A heartbeat says that a process is alive now; it is nobody's history and has no event.
 _NOT_HISTORY: Final = {"workers": frozenset({"heartbeat_at"})}
-# Changes of one page are joined row by row: of many more at once each would cost more.
-_PAGE: Final = 1000
+_PAGE: Final = 2000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
