@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from workledger.sdk.ledger import Ledger
     from workledger.sdk.spool import Spool
     from workledger.synapse.bus import Bus
-    from workledger.training.store import LocalStore
+    from workledger.training_stores import TrainingStores
 
 # What records is imported where it is made: a command that only reads starts in half the time without it.
 # ruff: noqa: PLC0415
@@ -49,11 +49,11 @@ __all__ = [
     "open_bus",
     "open_connection",
     "open_ledger",
-    "open_training_store",
     "prepare_schema",
     "resolve_database_url",
     "seal_everything",
     "signer_of",
+    "training_stores",
     "verify",
     "wait_for_consumers",
 ]
@@ -161,12 +161,13 @@ def verify(
     names: Sequence[str] = (),
     keys: Sequence[str] = (),
     checkpoints: Path | None = None,
+    repair: bool = False,
     on_progress: Callable[[str, int], None] | None = None,
 ) -> Iterator[Check]:
     """Check the stores against the log: those that are named, or all; see `flows.verify`.
 
-    `keys` are the public keys to trust for seals (none: those that the database lists), `checkpoints` is a folder of
-    checkpoints that were kept.
+    With `repair`, training stores are refilled with what they lack. `keys` are the public keys to trust for seals
+    (none: those that the database lists), `checkpoints` is a folder of checkpoints that were kept.
     """
     from workledger.flows import verify as checks
 
@@ -183,8 +184,8 @@ def verify(
         )
         plan_for_reading(connection)
         if not names or "training" in names:
-            store = open_training_store(settings)
-            yield checks.check_training(connection, store, on_progress=tell("training"))
+            for store in training_stores(settings).open_all():
+                yield checks.check_training(connection, store, repair=repair, on_progress=tell("training"))
         if not names or "metrics" in names:
             yield checks.check_metrics(connection)
         if not names or "seals" in names:
@@ -210,7 +211,6 @@ def wait_for_consumers(settings: Settings, *, on_progress: Callable[[str, int], 
     """
     from workledger.flows import log_to_metrics
     from workledger.flows.log_to_synapse import publish_once
-    from workledger.flows.synapse_to_training import land_once
 
     def tell(done: int, _total: int) -> None:
         if on_progress is not None:
@@ -221,8 +221,7 @@ def wait_for_consumers(settings: Settings, *, on_progress: Callable[[str, int], 
             # Without the bus nothing is lost, only slower: what it does not have is read from the log.
             with suppress(SynapseUnavailable):
                 publish_once(connection, bus=bus, schema=settings.project)
-        store, rows = open_training_store(settings), settings.shard_rows
-        head = land_once(connection, bus=bus, store=store, schema=settings.project, shard_rows=rows, on_progress=tell)
+        head = training_stores(settings).land(connection, on_progress=tell)
         log_to_metrics.catch_up_with_archive(connection)
         log_to_metrics.catch_up(connection)
         seal_everything(settings, connection)
@@ -272,6 +271,7 @@ LOOPS: Final = (
     "sequencer",
     "synapse",
     "training",
+    "maintenance",
     "metrics",
     "influx",
     "prometheus",
@@ -295,11 +295,16 @@ def open_bus(settings: Settings) -> Bus:
     return urls.open_bus(settings.synapse_url, project=settings.project, home=settings.home, log=tail)
 
 
-def open_training_store(settings: Settings) -> LocalStore:
-    """The training store of these settings; nothing is made or read yet."""
-    from workledger.training.store import open_store
+def training_stores(settings: Settings) -> TrainingStores:
+    """The training stores of these settings; nothing is made or read yet."""
+    from workledger.training_stores import TrainingStores
 
-    return open_store(settings.training_url)
+    return TrainingStores(
+        settings=settings,
+        connect=partial(connect_to, settings),
+        open_bus=partial(open_bus, settings),
+        database_url=partial(resolve_database_url, settings),
+    )
 
 
 def seal_everything(settings: Settings, connection: Connection) -> int:
@@ -340,7 +345,7 @@ def make_loops(
     loops = [Loop(name="sequencer", open=partial(_sequencing, settings), pause_s=0.015)]
     if has_bus(settings):
         loops.append(Loop(name="synapse", open=partial(_publishing, settings), pause_s=0.03))
-    loops.append(Loop(name="training", open=partial(_landing, settings), pause_s=0.0))
+    loops += training_stores(settings).loops()
     loops.append(Loop(name="metrics", open=partial(_counting, settings), pause_s=0.5))
     loops += [
         Loop(name="influx", open=partial(_writing_points, settings, url), pause_s=1.0)
@@ -376,27 +381,6 @@ def _publishing(settings: Settings, _stop: threading.Event) -> Generator[Step]:
         publisher = Publisher(connect=partial(connect_to, settings), bus=bus, schema=settings.project)
         with closing(publisher):
             yield publisher.publish_once
-
-
-@contextmanager
-def _landing(settings: Settings, stop: threading.Event) -> Generator[Step]:
-    from workledger.flows.synapse_to_training import Landing
-
-    with closing(open_bus(settings)) as bus:
-        landing = Landing(
-            connect=partial(connect_to, settings),
-            bus=bus,
-            store=open_training_store(settings),
-            schema=settings.project,
-            shard_rows=settings.shard_rows,
-            flush_s=settings.flush_s,
-        )
-
-        def run() -> int:
-            landing.run(stop)
-            return 0
-
-        yield run
 
 
 @contextmanager

@@ -23,7 +23,7 @@ SETTINGS_HELP: Mapping[str, str] = {
     "database_url": "PostgreSQL 15 or newer; empty starts the embedded server in the home folder",
     "project": "the PostgreSQL schema that holds one project",
     "synapse_url": "the bus: redis://…, rediss://…, embedded: (Valkey in the home folder) or postgres: (no bus)",
-    "training_url": "the training store: file:FOLDER?format=jsonl,csv",
+    "training_url": "the training stores: file:FOLDER?format=jsonl,csv, s3://…, delta+s3://…; several with a blank",
     "archive_url": "where the archive is: file:FOLDER or a place in a bucket; empty: archive/ in the training store",
     "archive_after_days": "days after which `up` archives what is finished; 0: only `workledger archive` does",
     "metrics_url": "where metrics go: prometheus://HOST:PORT, influx+http://HOST:PORT/?db=…; several with a comma",
@@ -33,6 +33,7 @@ SETTINGS_HELP: Mapping[str, str] = {
     "spool_limit_bytes": "bound of the local spool that holds changes while PostgreSQL is away; 0 turns it off",
     "lease_s": "seconds after its last heartbeat when a worker counts as lost",
     "flush_s": "seconds after which the training writer lands what it has",
+    "maintain_s": "seconds between two rounds of joining small files in the training stores; 0: only by command",
     "shard_rows": "log positions after which the training writer starts a new shard",
     "prices_file": "a price table of your own (TOML), by which model calls without a cost are given one",
     "pooled": "true behind PgBouncer in transaction mode: no prepared statements, no LISTEN",
@@ -57,17 +58,19 @@ class Settings:
     spool_limit_bytes: int = 256 * 1024 * 1024
     lease_s: float = 30.0
     flush_s: float = 2.0
+    maintain_s: float = 60.0
     shard_rows: int = 100_000
     prices_file: str = ""
     pooled: bool = False
 
     def __post_init__(self) -> None:
-        if not self.archive_after_days >= 0:
-            raise ConfigurationError(
-                f"setting archive_after_days = {self.archive_after_days} is negative; 0 turns archiving off",
-                setting="archive_after_days",
-                value=self.archive_after_days,
-            )
+        for name in ("archive_after_days", "maintain_s"):
+            if not getattr(self, name) >= 0:
+                raise ConfigurationError(
+                    f"setting {name} = {getattr(self, name)} is negative; 0 turns it off",
+                    setting=name,
+                    value=getattr(self, name),
+                )
         for name in ("lease_s", "flush_s", "shard_rows", "buffer_s"):
             if not getattr(self, name) > 0:
                 raise ConfigurationError(

@@ -30,7 +30,7 @@ def test_a_run_is_landed_verified_and_exported(any_postgres_url: str, tmp_path: 
     land_once(journal.connection, bus=bus, store=store, schema=SCHEMA)
     assert verify_training(journal.connection, store).findings == []
     assert_agrees_with_sql(journal, store)
-    assert export_records(store, tmp_path / "out").rows["workflows"] == 3
+    assert export_records([store], tmp_path / "out").rows["workflows"] == 3
     assert export_chat(journal.connection, tmp_path / "chat.jsonl").written == 2
     bus.close()
     journal.close()

@@ -39,7 +39,9 @@ def landed(redis_road: Road) -> Road:
 
 def test_shards_are_joined_into_one_file_for_each_record_type(landed: Road, tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
-    report = export_records(landed.store, tmp_path / "out", on_progress=lambda done, total: told.append((done, total)))
+    report = export_records(
+        [landed.store], tmp_path / "out", on_progress=lambda done, total: told.append((done, total))
+    )
     assert report.position == landed.store.position()
     assert report.rows == {"events": report.position, "tasks": 12, "tool_executions": 4, "workflows": 4}
     for record_type in RecordType:
@@ -51,7 +53,7 @@ def test_shards_are_joined_into_one_file_for_each_record_type(landed: Road, tmp_
 
 
 def test_csv_is_joined_under_one_header(landed: Road, tmp_path: Path) -> None:
-    export_records(landed.store, tmp_path, file_format="csv")
+    export_records([landed.store], tmp_path, file_format="csv")
     for record_type in RecordType:
         rows = (tmp_path / f"{record_type}.csv").read_bytes().split(b"\r\n")
         assert rows[0].startswith(b"position,")
@@ -60,7 +62,7 @@ def test_csv_is_joined_under_one_header(landed: Road, tmp_path: Path) -> None:
 
 
 def test_a_store_without_anything_gives_empty_files(tmp_path: Path) -> None:
-    report = export_records(open_store(f"file:{tmp_path}/none"), tmp_path / "out")
+    report = export_records([open_store(f"file:{tmp_path}/none")], tmp_path / "out")
     assert report.position == 0
     assert [path.read_bytes() for path in report.files.values()] == [b""] * 4
 
@@ -71,7 +73,7 @@ def test_an_altered_shard_is_named_and_not_exported(landed: Road, tmp_path: Path
     path.write_bytes(path.read_bytes().replace(b"owls", b"cats", 1) + b"")
     path.write_bytes(path.read_bytes()[:-1] + b" ")
     with pytest.raises(StoreCorrupted, match=path.name):
-        export_records(landed.store, tmp_path / "out")
+        export_records([landed.store], tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []
 
 
@@ -80,15 +82,15 @@ def test_a_format_that_was_not_landed_is_refused(landed: Road, tmp_path: Path) -
     landed.store = only
     landed.land()
     with pytest.raises(ConfigurationError, match="not landed as jsonl; export one of csv"):
-        export_records(only, tmp_path / "out")
+        export_records([only], tmp_path / "out")
     with pytest.raises(ConfigurationError, match="'xml'"):
-        export_records(only, tmp_path / "out", file_format="xml")
+        export_records([only], tmp_path / "out", file_format="xml")
 
 
 def test_a_folder_that_cannot_be_written_is_named(landed: Road, tmp_path: Path) -> None:
     (tmp_path / "out").write_bytes(b"a file")
     with pytest.raises(Unavailable, match="out"):
-        export_records(landed.store, tmp_path / "out")
+        export_records([landed.store], tmp_path / "out")
 
 
 # -- conversations -------------------------------------------------------------------------------------------------

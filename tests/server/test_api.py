@@ -287,7 +287,7 @@ def test_the_shards_of_a_real_training_store_are_counted(own_ledger, serve_app, 
     from workledger.training.store import open_store
 
     store = open_store(f"file:{tmp_path}/training?format=jsonl")
-    dashboard = serve_app(own_ledger, training=training_facts(store))
+    dashboard = serve_app(own_ledger, training=training_facts([store]))
     assert dashboard.api("/health")["training"] == {"location": store.name, "position": 0, "shards": []}
     with store.writing() as writer:
         writer.write(RecordType.TASKS, [b'{"position": 3}\n'])

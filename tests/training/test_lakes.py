@@ -57,7 +57,7 @@ def lake_url(kind: str, folder: Path, request: pytest.FixtureRequest) -> str:
 def open_again(request: pytest.FixtureRequest, tmp_path: Path, database_url: str) -> Open:
     """Opens the same store anew, as another process would."""
     url = lake_url(request.param, tmp_path, request)
-    return lambda: open_lake(url, database_url=database_url, project=SCHEMA)
+    return lambda: open_lake(url, database_url=lambda: database_url, project=SCHEMA)
 
 
 def assert_right(journal: Journal, store: LakeStore) -> None:
@@ -313,7 +313,7 @@ from workledger.training.urls import open_lake
 url, database, head = sys.argv[1], sys.argv[2], int(sys.argv[3])
 
 def land():
-    store = open_lake(url, database_url=database, project="workledger")
+    store = open_lake(url, database_url=lambda: database, project="workledger")
     bus = PostgresBus(DatabaseTail(connect=lambda: connect(database, schema="workledger"), schema="workledger"))
     with connect(database, schema="workledger") as connection:
         position = 0
@@ -381,7 +381,7 @@ def test_refused_credentials_are_said_clearly_and_the_same_each_time(
     told = set()
     for _ in range(2):
         with pytest.raises(ConfigurationError, match="credentials are refused.*renew AWS_ACCESS_KEY_ID") as raised:
-            land(open_lake(url, database_url=journal.url, project=SCHEMA))
+            land(open_lake(url, database_url=lambda: journal.url, project=SCHEMA))
         told.add(str(raised.value))
     assert len(told) == 1
 
@@ -392,10 +392,10 @@ def test_a_catalogue_that_refuses_says_how_to_be_let_in(
     url = lake_url("iceberg+rest", tmp_path, request)
     monkeypatch.setenv("PYICEBERG_CATALOG__WORKLEDGER__CREDENTIAL", "nobody:nothing")
     with pytest.raises(ConfigurationError, match="catalogue refuses.*PYICEBERG_CATALOG__WORKLEDGER__CREDENTIAL"):
-        open_lake(url, database_url=journal.url, project=SCHEMA).position()
+        open_lake(url, database_url=lambda: journal.url, project=SCHEMA).position()
 
 
 def test_a_url_that_names_no_lake_is_refused(journal: Journal) -> None:
     for url in ("delta+ftp://x/y", "iceberg+az://x/y", "delta+s3:", "delta+file:x?format=csv", "iceberg+file:x?a=b"):
         with pytest.raises(ConfigurationError, match="is not a training store; use"):
-            open_lake(url, database_url=journal.url, project=SCHEMA)
+            open_lake(url, database_url=lambda: journal.url, project=SCHEMA)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -24,6 +25,7 @@ from workledger.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from workledger.postgres.connection import Connection
+    from workledger.training_stores import TrainingStores
 
 __all__ = ["Finding", "SettingSource", "diagnose", "settings_with_sources"]
 
@@ -39,6 +41,9 @@ _EXTRAS: Final = {
     "server": "fastapi",
     "metrics": "prometheus-client",
     "parquet": "pyarrow",
+    "objects": "obstore",
+    "delta": "deltalake",
+    "iceberg": "pyiceberg",
     "seals": "cryptography",
 }
 
@@ -104,7 +109,7 @@ def diagnose(settings: Settings) -> Iterator[Finding]:
             yield from _guarded("database", lambda: _database(connection))
             yield from _guarded("schema", lambda: _schema(connection, settings))
     yield from _guarded("spool", lambda: _spool(settings))
-    yield from _guarded("training", lambda: _training(settings))
+    yield from _training(settings, is_database_there=connection is not None)
 
 
 def _guarded(area: str, look: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
@@ -287,10 +292,32 @@ def _spool(settings: Settings) -> Iterator[Finding]:
         yield Finding(area="spool", state="ok", what="empty")
 
 
-def _training(settings: Settings) -> Iterator[Finding]:
-    from workledger.assembly import open_training_store
+def _training(settings: Settings, *, is_database_there: bool) -> Iterator[Finding]:
+    """Each store on its own: one that cannot be reached hides no other."""
+    from workledger.assembly import training_stores
+    from workledger.training.urls import needs_database
 
-    store = open_training_store(settings)
-    ranges = store.ranges()
-    what = f"{store.name}: {count(len(ranges), 'range')} up to position {ranges[-1][1] if ranges else 0:,}"
+    stores = training_stores(settings)
+    try:
+        addresses = stores.addresses
+    except WorkledgerError as error:
+        yield Finding(area="training", state="fault", what=error.message, way_out="correct training_url")
+        return
+    for url in addresses:
+        if needs_database(url) and not is_database_there:
+            what = f"{url.partition('?')[0]}: its catalogue is in the database, which is not there"
+            yield Finding(area="training", state="info", what=what)
+        else:
+            yield from _guarded("training", partial(_store, stores, url))
+
+
+def _store(stores: TrainingStores, url: str) -> Iterator[Finding]:
+    from workledger.training.shard_store import has_shards, ranges_of
+
+    store = stores.open(url)
+    if has_shards(store):
+        ranges = ranges_of(store)
+        what = f"{store.name}: {count(len(ranges), 'range')} up to position {ranges[-1][1] if ranges else 0:,}"
+    else:
+        what = f"{store.name}: tables up to position {store.position():,}"
     yield Finding(area="training", state="ok", what=what)

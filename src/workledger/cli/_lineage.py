@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from workledger.model.records import Event
-    from workledger.training.store import LocalStore
+    from workledger.training.shard_store import ShardStore
 
 __all__ = ["TrainingLines", "positions_text", "training_lines"]
 
@@ -19,19 +19,21 @@ _TASK_ENDS: Final = frozenset({"task.completed", "task.failed", "task.cancelled"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingLines:
-    """The lines of one record type in one range: the `position` of each, and the files that have them."""
+    """The lines of one record type in one range: the `position` of each, and the files of the store that have them."""
 
+    store: str
     records: str
     files: list[str]
     positions: list[int]
 
 
-def training_lines(store: LocalStore, events: Iterable[Event], *, kinds: Mapping[str, str]) -> list[TrainingLines]:
+def training_lines(store: ShardStore, events: Iterable[Event], *, kinds: Mapping[str, str]) -> list[TrainingLines]:
     """Where the lines made of these events are; `kinds` are the kinds of the executions by id.
 
     What has not been landed yet is left out.
     """
     from workledger.training.records import RecordType, type_of_kind
+    from workledger.training.shard_store import ranges_of
 
     wanted: list[tuple[RecordType, int]] = []
     for event in events:
@@ -42,7 +44,7 @@ def training_lines(store: LocalStore, events: Iterable[Event], *, kinds: Mapping
             wanted.append((RecordType.WORKFLOWS, event.position))
         elif event.event_type in _TASK_ENDS:
             wanted.append((type_of_kind(kinds.get(event.entity_id, "task")), event.position))
-    ranges = store.ranges()
+    ranges = ranges_of(store)
     landed = [
         (record_type, found, position)
         for record_type, position in wanted
@@ -50,6 +52,7 @@ def training_lines(store: LocalStore, events: Iterable[Event], *, kinds: Mapping
     ]
     return [
         TrainingLines(
+            store=store.name,
             records=record_type,
             files=sorted(file.path for file in store.entry(*found).files if file.record_type == record_type),
             positions=[position for _, _, position in group],

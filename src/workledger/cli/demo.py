@@ -18,6 +18,7 @@ from workledger.cli._help import examples
 from workledger.cli._output import note, print_json, print_lines, print_table, styled
 from workledger.cli._session import Session, session_of
 from workledger.cli._text import count
+from workledger.training.shard_store import has_shards
 
 if TYPE_CHECKING:
     from workledger.flows.verify import Check
@@ -134,14 +135,16 @@ def _document(session: Session, recorded: _Recorded, checks: list[Check], took_s
 
 
 def _training(session: Session) -> dict[str, Any]:
-    from workledger.assembly import open_training_store
+    from workledger.assembly import training_stores
 
-    store = open_training_store(session.settings)
-    entries = store.entries()
     rows: Counter[str] = Counter()
-    for entry in entries:
-        rows.update(entry.rows)
-    return {"folder": str(_short(store.folder)), "position": store.position(), "rows": dict(rows)}
+    stores = training_stores(session.settings)
+    store = (stores.open_shard_stores() or stores.open_all())[0]
+    if has_shards(store):
+        for entry in store.entries():
+            rows.update(entry.rows)
+    place = _short(Path(store.name)) if store.name.startswith("/") else store.name
+    return {"folder": str(place), "position": store.position(), "rows": dict(rows)}
 
 
 def _bus(session: Session) -> str:

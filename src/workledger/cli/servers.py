@@ -59,11 +59,11 @@ def up(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document: what runs and where.")] = False,
 ) -> None:
-    """Run everything that loops: sequencer, Synapse, training writer, metrics, webhooks, reaper and dashboard.
+    """Run everything that loops: sequencer, Synapse, training writers, metrics, webhooks, reaper and dashboard.
 
     Prints where things are, and runs until Ctrl-C. Several copies are safe, on one machine or on many; a copy that
     finds an address taken goes on without it and takes it over when it becomes free. A loop that fails says so once
-    and tries again, while the others go on. The loops are: sequencer, synapse, training, metrics, influx,
+    and tries again, while the others go on. The loops are: sequencer, synapse, training, maintenance, metrics, influx,
     prometheus, webhooks, sealer, reaper, partitions, archiver, dashboard.
     """
     session = session_of(context)
@@ -90,7 +90,7 @@ def _run_here(session: Session, only: Sequence[str], *, as_json: bool) -> None:
         loops = [*make_loops(settings, ledger, announce=running.urls.__setitem__)]
         loops += _dashboard_loops(settings, ledger, running.urls.__setitem__)
         loops = [loop for loop in loops if not only or loop.name in only]
-        running.loops = [loop.name for loop in loops]
+        running.loops = [loop.title for loop in loops]
         with Supervisor(loops) as supervisor:
             _wait_until_ready(running, supervisor.errors, stop_asked)
             running.ready = True
@@ -173,11 +173,11 @@ def _dashboard_loops(settings: Settings, ledger: Ledger, announce: Callable[[str
 def _serving(
     settings: Settings, ledger: Ledger, announce: Callable[[str, str], None], _stop: threading.Event
 ) -> Generator[Step]:
-    from workledger.assembly import open_training_store
+    from workledger.assembly import training_stores
     from workledger.server import app, serve, sources
 
     host, port = serve.read_url(settings.dashboard_url)
-    training = sources.training_facts(open_training_store(settings))
+    training = sources.training_facts(training_stores(settings).open_shard_stores())
     page = sources.metrics_page(ledger.pool)
     made = app.create_app(ledger, project=settings.project, training=training, metrics=page)
     server = serve.DashboardServer(made, host, port)

@@ -10,10 +10,10 @@ import typer
 
 from workledger.cli._help import examples
 from workledger.cli._lineage import TrainingLines, positions_text, training_lines
-from workledger.cli._output import print_json, print_lines, print_table, styled, to_plain
+from workledger.cli._output import note, print_json, print_lines, print_table, styled, to_plain
 from workledger.cli._session import session_of
 from workledger.cli._text import clip, count, duration, first_line, printable, when
-from workledger.errors import NotFound
+from workledger.errors import NotFound, WorkledgerError
 
 if TYPE_CHECKING:
     from workledger.model.records import Event, Feedback, Message, TaskExecution, Workflow
@@ -121,10 +121,17 @@ def _gather_archived(connection: Connection, settings: Settings, workflow_id: st
 
 
 def _lines(settings: Settings, events: list[Event], executions: list[TaskExecution]) -> list[TrainingLines]:
-    from workledger.assembly import open_training_store
+    """Where the training lines are; a store that cannot be read is said, and left out."""
+    from workledger.assembly import training_stores
 
     kinds = {execution.execution_id: execution.kind for execution in executions}
-    return training_lines(open_training_store(settings), events, kinds=kinds)
+    found: list[TrainingLines] = []
+    try:
+        for store in training_stores(settings).open_shard_stores():
+            found += training_lines(store, events, kinds=kinds)
+    except WorkledgerError as error:
+        note(f"training lines are left out: {error.message}")
+    return found
 
 
 def _execution(connection: Connection, entity_id: str) -> TaskExecution:
@@ -302,6 +309,10 @@ def _training(lines: list[TrainingLines]) -> None:
     if lines:
         _title("training lines, by the position of the event that made them")
         rows = [(one.records, file, clip(positions_text(one.positions), 60)) for one in lines for file in one.files]
+        stores = dict.fromkeys(one.store for one in lines)
+        if len(stores) > 1:
+            named = [f"{one.store}/{file}" for one in lines for file in one.files]
+            rows = [(records, file, spans) for (records, _, spans), file in zip(rows, named, strict=True)]
         print_table(("RECORDS", "FILE", "POSITIONS"), rows)
 
 

@@ -144,6 +144,7 @@ class ExportFormat(StrEnum):
 
     JSONL = "jsonl"
     CSV = "csv"
+    PARQUET = "parquet"
     CHAT = "chat"
 
 
@@ -164,8 +165,9 @@ def export(
 ) -> None:
     """Write what was recorded into files for whoever trains.
 
-    As jsonl or csv: one file for each record type (events, tasks, tool_executions, workflows), joined from the shards
-    of the training store and compared with its manifest. As chat: one example a line with `messages`, and `tools`
+    As jsonl, csv or parquet: one file for each record type (events, tasks, tool_executions, workflows), joined from
+    the shards of the first training store that has this format, in a folder or a bucket, and compared with its
+    manifest; jsonl and csv can also be made of Parquet. As chat: one example a line with `messages`, and `tools`
     where there are any, as chat fine-tuning takes them; conversations that cannot be an example are counted with the
     reason. A file takes its name when it is whole, and replaces what was there.
     """
@@ -184,12 +186,12 @@ def export(
 
 
 def _export_records(session: Session, folder: Path, file_format: str, *, as_json: bool) -> None:
-    from workledger.assembly import open_training_store
+    from workledger.assembly import training_stores
     from workledger.flows.export import export_records
 
-    store = open_training_store(session.settings)
+    stores = training_stores(session.settings).open_shard_stores()
     with progress("exporting", quiet=as_json) as tell:
-        done = export_records(store, folder, file_format=file_format, on_progress=lambda rows, _total: tell(rows))
+        done = export_records(stores, folder, file_format=file_format, on_progress=lambda rows, _total: tell(rows))
     if as_json:
         files = {record_type: str(path) for record_type, path in done.files.items()}
         print_json({"position": done.position, "rows": done.rows, "files": files})

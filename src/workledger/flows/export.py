@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import uuid
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -14,21 +13,22 @@ from typing import Any, BinaryIO, Final
 
 import psycopg
 
-from workledger.errors import ConfigurationError, StoreCorrupted, Unavailable
+from workledger.errors import ConfigurationError, Unavailable
 from workledger.flows._chat import NotAnExample, example
 from workledger.model.jsonvalue import decode
 from workledger.operational.branches import branch
 from workledger.postgres.connection import Connection, translate_errors
 from workledger.postgres.statements import load
 from workledger.training import formats
+from workledger.training.compaction import opened
+from workledger.training.formats import Format
 from workledger.training.manifest import Entry
-from workledger.training.records import SCHEMAS, RecordType
-from workledger.training.shards import ShardFile
-from workledger.training.store import LocalStore
+from workledger.training.records import SCHEMAS, RecordSchema, RecordType
+from workledger.training.shard_store import ShardStore
 
 __all__ = ["ChatExport", "RecordsExport", "export_chat", "export_records"]
 
-_CHUNK_BYTES: Final = 1024 * 1024
+_BATCH_ROWS: Final = 2000
 _CONVERSATIONS: Final = 500
 _MESSAGES: Final = 5000
 
@@ -58,32 +58,71 @@ class ChatExport:
 
 
 def export_records(
-    store: LocalStore, folder: Path, *, file_format: str = "jsonl", on_progress: Progress | None = None
+    stores: Sequence[ShardStore], folder: Path, *, file_format: str = "jsonl", on_progress: Progress | None = None
 ) -> RecordsExport:
     """Join the shards of a store into `<record type>.<format>` files in a folder, replacing what is there.
 
-    Every shard is compared with the manifest on the way; one that differs raises `StoreCorrupted`, and nothing of
-    its record type is exported.
+    Of several stores the first one that has the format everywhere is taken; else the first whose Parquet it can be
+    made of. Every shard is compared with the manifest on the way; one that differs raises `StoreCorrupted`, and
+    nothing of its record type is exported.
     """
-    entries = store.entries()
-    head = formats.named(file_format).head
+    form = formats.named(file_format)
+    store, entries, source = _source(stores, file_format)
     rows = {record_type: sum(entry.rows[record_type] for entry in entries) for record_type in RecordType}
     files = {record_type: folder / f"{record_type}.{file_format}" for record_type in RecordType}
     done, total = 0, sum(rows.values())
     for record_type, path in files.items():
-        header = head(SCHEMAS[record_type])
+        parts = [file for entry in entries if (file := entry.files_of(source).get(record_type)) is not None]
         with _replacing(path) as out:
-            out.write(header)
-            for entry in entries:
-                file = _file_of(entry, record_type, file_format)
-                if file is None:
-                    continue
-                for chunk in _verified(store, file, header):
-                    out.write(chunk)
-                done += file.rows
-                if on_progress is not None:
-                    on_progress(done, total)
+            if source == file_format:
+                form.join(opened(store, parts), out, SCHEMAS[record_type])
+            else:
+                _convert(opened(store, parts), out, form, SCHEMAS[record_type])
+        done += rows[record_type]
+        if on_progress is not None:
+            on_progress(done, total)
     return RecordsExport(position=entries[-1].last if entries else 0, rows=rows, files=files)
+
+
+def _source(stores: Sequence[ShardStore], file_format: str) -> tuple[ShardStore, list[Entry], str]:
+    """Give the store to export from, its entries, and the format to read there."""
+    found = [(store, store.entries()) for store in stores]
+    for source in (file_format, "parquet"):
+        for store, entries in found:
+            if all(_has(entry, source) for entry in entries):
+                return store, entries, source
+    if not found:
+        raise ConfigurationError(
+            "there is no training store of files, only lake tables; read those with what reads lakes, or add "
+            "file:FOLDER to the training_url",
+            setting="WORKLEDGER_TRAINING_URL",
+            value=file_format,
+        )
+    entry = next(entry for entry in found[0][1] if not _has(entry, file_format))
+    raise ConfigurationError(
+        f"positions {entry.first} to {entry.last} were not landed as {file_format}; export one of "
+        f"{', '.join(sorted({file.format for file in entry.files}))}, or land them in a new folder",
+        setting="WORKLEDGER_TRAINING_URL",
+        value=file_format,
+    )
+
+
+def _has(entry: Entry, file_format: str) -> bool:
+    named = entry.files_of(file_format)
+    return all(record_type in named for record_type, rows in entry.rows.items() if rows)
+
+
+def _convert(parts: Iterable[BinaryIO], out: BinaryIO, form: Format, schema: RecordSchema) -> None:
+    """Write the rows of Parquet files in another format."""
+    import pyarrow.parquet as pq  # noqa: PLC0415  an extra
+
+    from workledger.training.arrow_lines import lines_of_batch  # noqa: PLC0415
+
+    writer = form.open(out, schema)
+    for part in parts:
+        for batch in pq.ParquetFile(part).iter_batches(batch_size=_BATCH_ROWS):
+            writer.write(lines_of_batch(batch, schema))
+    writer.close()
 
 
 def export_chat(
@@ -147,39 +186,6 @@ def _messages(connection: Connection, conversation_id: str) -> list[dict[str, An
         if len(page) < _MESSAGES:
             break
     return found
-
-
-def _file_of(entry: Entry, record_type: RecordType, file_format: str) -> ShardFile | None:
-    file = entry.files_of(file_format).get(record_type)
-    if file is None and entry.rows[record_type]:
-        raise ConfigurationError(
-            f"positions {entry.first} to {entry.last} were not landed as {file_format}; export one of "
-            f"{', '.join(sorted({file.format for file in entry.files}))}, or land them in a new folder",
-            setting="WORKLEDGER_TRAINING_URL",
-            value=file_format,
-        )
-    return file
-
-
-def _verified(store: LocalStore, file: ShardFile, header: bytes) -> Iterator[bytes]:
-    """Give the content of a shard after its header; the last of it only when all of it is what the manifest says."""
-    digest = hashlib.sha256()
-    held = b""
-    with store.open(file) as shard:
-        held = shard.read(len(header))
-        digest.update(held)
-        held = held if held != header else b""
-        while chunk := shard.read(_CHUNK_BYTES):
-            digest.update(chunk)
-            if held:
-                yield held
-            held = chunk
-    if digest.hexdigest() != file.sha256:
-        raise StoreCorrupted(
-            f"{file.path} is not what the manifest says; `workledger verify --training` names the lines",
-            location=file.path,
-        )
-    yield held
 
 
 @contextmanager

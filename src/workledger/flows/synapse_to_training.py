@@ -7,6 +7,7 @@ cannot get in. How far a store is, its own manifest says.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import threading
 import time
@@ -38,11 +39,15 @@ _IDLE_S: Final = 1.0
 _STANDBY_S: Final = 1.0
 _ALIVE_EVERY_S: Final = 60.0
 _MAX_BACKOFF_S: Final = 10.0
+_NAME_CHARS: Final = 250
 
 
 def consumer_name(store: TrainingStore) -> str:
     """Give the name under which a store's position is shown among the readers of the log."""
-    return f"{TRAINING_CONSUMER}{store.name}"
+    name = f"{TRAINING_CONSUMER}{store.name}"
+    if len(name) <= _NAME_CHARS:
+        return name
+    return f"{name[: _NAME_CHARS // 2]}…{hashlib.sha256(name.encode()).hexdigest()[:32]}"
 
 
 def land_once(

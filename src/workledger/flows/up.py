@@ -36,6 +36,12 @@ class Loop:
     name: str
     open: Callable[[threading.Event], AbstractContextManager[Step]]
     pause_s: float = 0.2
+    of: str = ""
+
+    @property
+    def title(self) -> str:
+        """The name, and what it is of where there are several of that name."""
+        return f"{self.name} {self.of}".rstrip()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -59,8 +65,10 @@ class Supervisor:
     def start(self) -> None:
         """Start every loop in a thread of its own."""
         for loop in self.loops:
-            self._states[loop.name] = state = _State()
-            thread = threading.Thread(target=self._run, args=(loop, state), name=f"workledger-{loop.name}", daemon=True)
+            self._states[loop.title] = state = _State()
+            thread = threading.Thread(
+                target=self._run, args=(loop, state), name=f"workledger-{loop.title}", daemon=True
+            )
             self._threads.append(thread)
             thread.start()
 
@@ -101,7 +109,7 @@ class Supervisor:
             done = step()
             state.steps += 1
             if state.error is not None:
-                logger.warning("loop.recovered loop=%s failures=%d", loop.name, state.failures)
+                logger.warning("loop.recovered loop=%s failures=%d", loop.title, state.failures)
                 state.error, state.failures = None, 0
             if not done:
                 self._stop.wait(loop.pause_s)
@@ -115,4 +123,4 @@ def _note_failure(loop: Loop, state: _State, error: Exception) -> None:
     state.error = reason
     # An error of ours says what to do; any other is a bug, and whoever mends it needs the traceback.
     trace = None if isinstance(error, WorkledgerError) else error
-    logger.error("loop.failed loop=%s reason=%s (said once; it is tried again)", loop.name, reason, exc_info=trace)
+    logger.error("loop.failed loop=%s reason=%s (said once; it is tried again)", loop.title, reason, exc_info=trace)

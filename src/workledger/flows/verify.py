@@ -21,12 +21,13 @@ from workledger.flows.log_to_metrics import verify_metrics
 from workledger.flows.mount import Mount
 from workledger.flows.replay import STATE_TABLES, Difference, Unreplayable, compare, replay
 from workledger.flows.seal import FolderCheckpoints, verify_seals
-from workledger.flows.verify_training import verify_training
+from workledger.flows.verify_store import verify_store
 from workledger.log.seal_notes import parse_verifier_key
 from workledger.model.payload import Blob, unpack_blob
 from workledger.postgres.connection import Connection, translate_errors
 from workledger.postgres.statements import load
-from workledger.training.store import LocalStore
+from workledger.training.shard_store import has_shards
+from workledger.training.store import TrainingStore
 
 __all__ = [
     "DATABASE_CHECKS",
@@ -70,7 +71,10 @@ class Fault:
 
 @dataclass(slots=True, kw_only=True)
 class Check:
-    """One check: what it looked at, with counts, and what it found. `lag` counts positions not yet dealt with."""
+    """One check: what it looked at, with counts, and what it found. `lag` counts positions not yet dealt with.
+
+    `store` names the store that was looked at, where there can be several.
+    """
 
     name: str
     promise: str
@@ -79,6 +83,7 @@ class Check:
     fault_count: int = 0
     lag: int | None = None
     note: str | None = None
+    store: str | None = None
 
     @property
     def ok(self) -> bool:
@@ -129,12 +134,23 @@ def check_metrics(connection: Connection) -> Check:
     return check
 
 
-def check_training(connection: Connection, store: LocalStore, *, on_progress: Progress | None = None) -> Check:
-    """Every position is in the training store once, and every line says what the log says (promise 5)."""
-    check = Check(name="training", promise="each position is landed once, each line says what the log says")
-    tell = None if on_progress is None else _first_of(on_progress)
-    report = verify_training(connection, store, on_progress=tell)
-    check.counts = {"position": report.position, "ranges": report.ranges, "files": report.files}
+def check_training(
+    connection: Connection, store: TrainingStore, *, repair: bool = False, on_progress: Progress | None = None
+) -> Check:
+    """Every position is in the training store once, and every line says what the log says (promise 5).
+
+    With `repair`, what is not right is refilled from the log first, and the check is of what is there then.
+    """
+    promise = "each position is landed once, each line says what the log says"
+    check = Check(name="training", promise=promise, store=store.name)
+    report, repaired = verify_store(
+        connection, store, repair=repair, on_progress=None if on_progress is None else _first_of(on_progress)
+    )
+    if repaired:
+        check.note = "put right: " + ", ".join(f"{noun} {number}" for noun, number in repaired.items())
+    check.counts = {"position": report.position}
+    if has_shards(store):
+        check.counts |= {"ranges": report.ranges, "files": report.files}
     check.counts |= {f"{record_type} lines": rows for record_type, rows in report.rows.items()}
     check.lag = report.lag
     for finding in report.findings:

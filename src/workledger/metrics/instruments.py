@@ -239,6 +239,12 @@ SCRAPED: Final = (
         type="gauge",
         labels=(_CONSUMER,),
     ),
+    Instrument(
+        name="workledger_training_lag_positions",
+        help="Positions by which a training store is behind the head of the log.",
+        type="gauge",
+        labels=(Label(name="store", domain="store", bound=100),),
+    ),
 )
 
 ALL: Final = (*STORED, *SCRAPED, UP, BUILD_INFO)

@@ -3,44 +3,35 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Sequence
 
 from workledger.errors import MissingExtra
 from workledger.postgres.pool import ConnectionPool
 from workledger.server.views import TrainingFacts, TrainingShards
 from workledger.training.manifest import Entry
+from workledger.training.shard_store import ShardStore, ranges_of
 
-__all__ = ["ListedStore", "metrics_page", "training_facts"]
-
-
-class ListedStore(Protocol):
-    """A training store that can list its manifest. An entry, once there, never changes."""
-
-    @property
-    def name(self) -> str:
-        """Where the store is."""
-        ...
-
-    def ranges(self) -> list[tuple[int, int]]:
-        """The ranges of positions that count, in order."""
-        ...
-
-    def entry(self, first: int, last: int) -> Entry:
-        """What the manifest says about a range."""
-        ...
+__all__ = ["metrics_page", "training_facts"]
 
 
-def training_facts(store: ListedStore) -> Callable[[], TrainingFacts]:
-    """The shards of a training store, for `create_app`; each entry of the manifest is read once."""
-    known: dict[tuple[int, int], Entry] = {}
+def training_facts(stores: Sequence[ShardStore]) -> Callable[[], TrainingFacts | None]:
+    """The shards of the training stores, for `create_app`; each entry of a manifest is read once.
 
-    def facts() -> TrainingFacts:
-        ranges = store.ranges()
-        entries = [known.setdefault(one, known.get(one) or store.entry(*one)) for one in ranges]
-        return TrainingFacts(
-            location=store.name, position=ranges[-1][1] if ranges else 0, shards=tuple(_totals(entries))
-        )
+    Of several stores, the position is that which all have come to. None where there is no store that is made of files.
+    """
+    known: list[dict[tuple[int, int], Entry]] = [{} for _ in stores]
+
+    def facts() -> TrainingFacts | None:
+        entries: list[Entry] = []
+        positions: list[int] = []
+        for store, read in zip(stores, known, strict=True):
+            ranges = ranges_of(store)
+            positions.append(ranges[-1][1] if ranges else 0)
+            entries += [read.setdefault(one, read.get(one) or store.entry(*one)) for one in ranges]
+        if not stores:
+            return None
+        location = " ".join(store.name for store in stores)
+        return TrainingFacts(location=location, position=min(positions), shards=tuple(_totals(entries)))
 
     return facts
 

@@ -88,7 +88,7 @@ _PROPERTIES: Final = {
 }
 
 
-def open_iceberg(parts: SplitResult, *, options: dict[str, str], database_url: str) -> LakeStore:
+def open_iceberg(parts: SplitResult, *, options: dict[str, str], database_url: Callable[[], str]) -> LakeStore:
     """Give the store at `file:FOLDER` or in a bucket.
 
     `options` are `namespace`, and maybe `catalog` (the URL of a REST catalogue), `endpoint` and `region`.
@@ -127,16 +127,18 @@ class _IcebergTable:
         self._record_type = kind
         self._name = name
         self._table: Table | None = None
+        self._known = 0
 
     def position(self) -> int:
         """Give the position in the table's properties."""
         self._table = self._loaded()
-        return 0 if self._table is None else _position(self._table)
+        self._known = 0 if self._table is None else _position(self._table)
+        return self._known
 
     def append(self, batches: Iterable[Batch], *, last: int) -> None:
         """Add rows and the position in one transaction."""
-        table = self._table = self._table or self._created()
-        if _position(table) >= last:
+        table = self._table = self._loaded() or self._created()
+        if _position(table) != self._known:
             raise outrun(self._name)
         self._grow(table)
         said = {_POSITION: str(last)}
@@ -144,6 +146,7 @@ class _IcebergTable:
             transaction.set_properties(said)
             for part in _parts(batches, self._record_type):
                 transaction.append(part, snapshot_properties=said)
+        self._known = last
 
     def rows(self, first: int, last: int) -> Any:
         """Give rows by position."""
@@ -176,7 +179,7 @@ class _IcebergTable:
                 table.refresh()
             now = datetime.now(UTC)
             snapshots = len(table.snapshots())
-            if snapshots:
+            if any(one.timestamp_ms < (now - keep).timestamp() * 1000 for one in table.snapshots()):
                 table.maintenance.expire_snapshots().older_than(now - keep).commit()
             table.refresh()
             removed = _remove_unnamed(table, self._location, before=now - max(keep, _UNCOMMITTED))
@@ -348,7 +351,7 @@ def _named(table: Table) -> Iterator[str]:
     yield from table.inspect.all_files()["file_path"].to_pylist()
 
 
-def _catalog(root: str, options: dict[str, str], database_url: str) -> Catalog:
+def _catalog(root: str, options: dict[str, str], database_url: Callable[[], str]) -> Catalog:
     """Open the catalogue; a REST one gets its credentials from the variables that pyiceberg reads."""
     storage = {
         "s3.endpoint": options.get("endpoint") or os.environ.get("AWS_ENDPOINT_URL"),
@@ -363,7 +366,7 @@ def _catalog(root: str, options: dict[str, str], database_url: str) -> Catalog:
         given = cast("dict[str, str]", Config().get_catalog_config(_CATALOG) or {})
         tokens = {"oauth2-server-uri": f"{catalog_url.rstrip('/')}/v1/oauth/tokens"}
         return load_catalog(_CATALOG, **{**tokens, **given, "type": "rest", "uri": catalog_url, **properties})
-    return _sql_catalog({"uri": _sqlalchemy_url(database_url), **properties})
+    return _sql_catalog({"uri": _sqlalchemy_url(database_url()), **properties})
 
 
 def _sql_catalog(properties: dict[str, str]) -> Catalog:

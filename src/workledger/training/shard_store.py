@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Protocol, TypeGuard
 
 from workledger.training.formats import Format
 from workledger.training.manifest import Entry, tiled
 from workledger.training.shards import ShardFile
 from workledger.training.store import TrainingStore
 
-__all__ = ["Rewriter", "ShardReader", "ShardStore", "entries_of", "ranges_of"]
+__all__ = ["Rewriter", "ShardReader", "ShardStore", "entries_of", "has_shards", "ranges_of"]
 
 
 class ShardReader(Protocol):
@@ -90,6 +90,11 @@ class Rewriter(Protocol):
     def remove(self, paths: Iterable[str]) -> None:
         """Remove files; those that are gone already are fine."""
         ...
+
+
+def has_shards(store: TrainingStore) -> TypeGuard[ShardStore]:
+    """Say whether a store is made of files of ours; any other is tables of a lake."""
+    return hasattr(store, "all_ranges")
 
 
 def ranges_of(store: ShardReader) -> list[tuple[int, int]]:

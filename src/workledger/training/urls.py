@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 from urllib.parse import SplitResult, parse_qs, unquote, urlencode, urlsplit, urlunsplit
 
@@ -25,6 +26,7 @@ __all__ = [
     "flush_s_of",
     "is_bucket",
     "is_lake",
+    "needs_database",
     "open_bucket",
     "open_lake",
     "open_shard_store",
@@ -52,12 +54,12 @@ def split_urls(text: str) -> list[str]:
     return text.split()
 
 
-def open_store(url: str, *, database_url: str = "", project: str = "workledger") -> TrainingStore:
+def open_store(url: str, *, database_url: Callable[[], str] = str, project: str = "workledger") -> TrainingStore:
     """Give the training store that a URL means. Nothing is made or read yet.
 
-    Iceberg keeps its catalogue in the database of `database_url`, in a namespace called as the project, unless the
-    URL names another one. Raises `ConfigurationError` for an URL that means nothing, `MissingExtra` when its
-    library is not installed.
+    Iceberg keeps its catalogue in the database that `database_url` gives, in a namespace called as the project,
+    unless the URL names another one. Raises `ConfigurationError` for an URL that means nothing, `MissingExtra` when
+    its library is not installed.
     """
     if is_lake(url):
         return open_lake(url, database_url=database_url, project=project)
@@ -69,7 +71,13 @@ def is_lake(url: str) -> bool:
     return urlsplit(url).scheme.startswith(("delta+", "iceberg+"))
 
 
-def open_lake(url: str, *, database_url: str, project: str) -> LakeStore:
+def needs_database(url: str) -> bool:
+    """Say whether a store cannot even be looked at without PostgreSQL, which has its catalogue."""
+    parts = urlsplit(url)
+    return parts.scheme.startswith("iceberg+") and "catalog" not in _query(parts)
+
+
+def open_lake(url: str, *, database_url: Callable[[], str], project: str) -> LakeStore:
     """Give a training store that is tables of a lake."""
     _, bare = _without_flush(url)
     parts = urlsplit(bare)

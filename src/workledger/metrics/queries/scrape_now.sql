@@ -35,3 +35,8 @@ FROM (SELECT name, position FROM consumers ORDER BY position, name LIMIT 100) c
 UNION ALL
 SELECT 'workledger_consumer_lag_positions', ARRAY[c.name], h.position - c.position
 FROM (SELECT name, position FROM consumers ORDER BY position, name LIMIT 100) c CROSS JOIN log_head h
+UNION ALL
+SELECT 'workledger_training_lag_positions', ARRAY[substr(c.name, 1 + length('training:'))], h.position - c.position
+FROM (
+    SELECT name, position FROM consumers WHERE starts_with(name, 'training:') ORDER BY position, name LIMIT 100
+) c CROSS JOIN log_head h

@@ -2,7 +2,7 @@
 
 The same lines give the same bytes, however they were divided into writes and whichever version of pyarrow's name
 stands in the file: a row group ends where its rows say so, and the footer names us. How pyarrow encodes a page may
-change with its version (docs/decisions/0009).
+change with its version (docs/decisions/0010).
 """
 
 from __future__ import annotations
