@@ -4,12 +4,14 @@ import os
 import subprocess
 import sys
 import textwrap
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
 
 import workledger
+from workledger.cli._diagnosis import _EXTRAS
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = Path(workledger.__file__).parent
@@ -65,3 +67,8 @@ def test_it_records_from_a_clean_environment_with_nothing_but_its_own_dependenci
     )
     assert listed.returncode == 0, listed.stderr
     assert '"completed"' in listed.stdout
+
+
+def test_the_doctor_knows_every_extra():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert set(extras) - {"all"} <= set(_EXTRAS)

