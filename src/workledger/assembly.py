@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from workledger.flows.verify import Check
     from workledger.log.keys import Signer
     from workledger.sdk.ledger import Ledger
-    from workledger.sdk.spool import Spool
     from workledger.synapse.bus import Bus
     from workledger.training_stores import TrainingStores
 
@@ -43,7 +42,6 @@ __all__ = [
     "connect_to",
     "has_bus",
     "make_loops",
-    "make_spool",
     "metrics_urls",
     "open",
     "open_bus",
@@ -77,25 +75,21 @@ def open_ledger(settings: Settings, *, clock: Clock | None = None) -> Ledger:
     from workledger.operational.prices import load_prices
     from workledger.sdk.ledger import Ledger
     from workledger.sdk.scribe import Scribe
+    from workledger.sdk.spool import make_spool
 
     prices = load_prices(Path(settings.prices_file).expanduser() if settings.prices_file else None)
     url = resolve_database_url(settings)
     prepare_schema(settings, url)
-    recorder = Recorder(partial(connect_to, settings, url=url, recording=True), delay_s=settings.buffer_s)
+    recorder = Recorder(
+        partial(connect_to, settings, url=url, recording=True),
+        delay_s=settings.buffer_s,
+        timeout_s=settings.record_timeout_s,
+    )
     pool = ConnectionPool(partial(connect_to, settings, url=url))
     scribe = Scribe(
         recorder, project=settings.project, spool=make_spool(settings), buffered=settings.durability == "buffered"
     )
     return Ledger(scribe=scribe, recorder=recorder, pool=pool, clock=clock, lease_s=settings.lease_s, prices=prices)
-
-
-def make_spool(settings: Settings) -> Spool | None:
-    """The spool of these settings: one file per project in the home folder; None when it is turned off."""
-    if settings.spool_limit_bytes <= 0:
-        return None
-    from workledger.sdk.spool import Spool
-
-    return Spool(settings.home / "spool" / f"{settings.project}.sqlite", limit_bytes=settings.spool_limit_bytes)
 
 
 def archive_url(settings: Settings) -> str:
@@ -119,6 +113,7 @@ def connect_to(settings: Settings, *, url: str | None = None, recording: bool = 
         schema=settings.project,
         recording=recording,
         prepared=not settings.pooled,
+        timeout_s=settings.record_timeout_s if recording else 10.0,
     )
     give_access(connection, FileAccess(partial(archive_url, settings)))
     return connection

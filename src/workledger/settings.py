@@ -30,6 +30,8 @@ SETTINGS_HELP: Mapping[str, str] = {
     "dashboard_url": "where the dashboard listens; loopback only",
     "durability": "commit: a write returns when it is committed; buffered: at once, committed within buffer_s",
     "buffer_s": "seconds within which buffered writes are committed",
+    "record_timeout_s": "seconds that a write waits for PostgreSQL (a lock, a server that stands still) before it is "
+    "spooled; without a spool it is an error",
     "spool_limit_bytes": "bound of the local spool that holds changes while PostgreSQL is away; 0 turns it off",
     "lease_s": "seconds after its last heartbeat when a worker counts as lost",
     "flush_s": "seconds after which the training writer lands what it has",
@@ -55,6 +57,7 @@ class Settings:
     dashboard_url: str = "http://127.0.0.1:8321"
     durability: str = "commit"
     buffer_s: float = 0.05
+    record_timeout_s: float = 10.0
     spool_limit_bytes: int = 256 * 1024 * 1024
     lease_s: float = 30.0
     flush_s: float = 2.0
@@ -71,7 +74,7 @@ class Settings:
                     setting=name,
                     value=getattr(self, name),
                 )
-        for name in ("lease_s", "flush_s", "shard_rows", "buffer_s"):
+        for name in ("lease_s", "flush_s", "shard_rows", "buffer_s", "record_timeout_s"):
             if not getattr(self, name) > 0:
                 raise ConfigurationError(
                     f"setting {name} = {getattr(self, name)} must be positive", setting=name, value=getattr(self, name)

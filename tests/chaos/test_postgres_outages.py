@@ -22,6 +22,7 @@ from workledger.errors import WorkledgerError
 from workledger.postgres.embedded import EmbeddedPostgres
 
 NUMBERS = itertools.count()
+TIMEOUT_S = 0.5
 ROUNDS = int(os.environ.get("WORKLEDGER_TEST_ROUNDS", "60"))
 
 
@@ -64,7 +65,22 @@ def cut_every_connection(server):
         connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
 
 
-ATTACKS = [kill_postmaster, stop_fast, kill_a_backend, stop_immediately, cut_every_connection]
+def stand_still(server):
+    """Stop every process of the server for longer than a write may wait."""
+    children = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
+    stopped = [server.pid, *map(int, children)]
+    for pid in stopped:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGSTOP)
+    try:
+        time.sleep(TIMEOUT_S * 2)
+    finally:
+        for pid in stopped:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+
+ATTACKS = [kill_postmaster, stand_still, stop_fast, kill_a_backend, stop_immediately, cut_every_connection]
 
 
 def attack(server, how):
@@ -95,7 +111,7 @@ def test_no_acknowledged_change_is_lost_or_doubled_or_out_of_order(server, tmp_p
     url = server.ensure_running()
     workledger.open(url, home=tmp_path / "first").close()
     loads = [
-        begin("load", url, tmp_path / f"home-{n // 2}", tmp_path / f"journal-{n}", 4, durability)
+        begin("load", url, tmp_path / f"home-{n // 2}", tmp_path / f"journal-{n}", 4, durability, TIMEOUT_S)
         for n in range(processes)
     ]
     with killed_at_the_end(*loads):

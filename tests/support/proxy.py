@@ -19,6 +19,7 @@ class Proxy:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._dropping = threading.Event()
         self._refusing = threading.Event()
+        self._stalling = threading.Event()
         self._closing = threading.Event()
         self._threads: list[threading.Thread] = []
 
@@ -37,9 +38,14 @@ class Proxy:
         """Cut every connection and take no new ones."""
         self._refusing.set()
 
+    def stall(self) -> None:
+        """Keep every connection, and pass nothing on: what a server that stands still looks like."""
+        self._stalling.set()
+
     def heal(self) -> None:
         self._dropping.clear()
         self._refusing.clear()
+        self._stalling.clear()
 
     def __enter__(self) -> Self:
         self._start(self._accept)
@@ -79,6 +85,9 @@ class Proxy:
     def _serve(self, client: socket.socket) -> None:
         with client, self._connect() as server, suppress(OSError):
             while not self._closing.is_set() and not self._refusing.is_set():
+                if self._stalling.is_set():
+                    self._closing.wait(0.02)
+                    continue
                 ready, _, _ = select.select([client, server], [], [], 0.05)
                 if client in ready and not self._pass(client, server):
                     return

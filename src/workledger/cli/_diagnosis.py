@@ -278,7 +278,7 @@ def _work(connection: Connection) -> Iterator[Finding]:
 
 
 def _spool(settings: Settings) -> Iterator[Finding]:
-    from workledger.assembly import make_spool
+    from workledger.sdk.spool import make_spool
 
     spool = make_spool(settings)
     if spool is None or not spool.path.exists():

@@ -15,7 +15,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Final, TypeVar
 
 import psycopg
@@ -34,6 +34,7 @@ from workledger.operational.apply import (
 )
 from workledger.operational.bulk import apply_finished, are_finished
 from workledger.postgres.connection import Connection, in_schema, translate_errors, translated
+from workledger.postgres.deadline import Deadline
 from workledger.postgres.forks import forget_after_fork
 
 __all__ = ["Recorder", "apply_atomically", "apply_joining"]
@@ -46,6 +47,7 @@ WhenAway = Callable[[DatabaseUnavailable, list[Change]], None]
 MAX_BATCH: Final = 256
 MAX_QUEUE: Final = 10_000
 _RETRIES: Final = 5
+_LOCK_SHARE: Final = 0.8
 _RETRIABLE: Final = (
     psycopg.errors.DeadlockDetected,
     psycopg.errors.SerializationFailure,
@@ -65,9 +67,10 @@ class Recorder:
     new one: they carry their identity, so what was committed is recognised.
     """
 
-    def __init__(self, connect: Callable[[], Connection], *, delay_s: float = 0.05) -> None:
+    def __init__(self, connect: Callable[[], Connection], *, delay_s: float = 0.05, timeout_s: float = 10.0) -> None:
         self._connect = connect
         self._delay_s = delay_s
+        self._deadline = Deadline(timeout_s)
         self._connection: Connection | None = None
         #: While this says True, callers are answered with `DatabaseUnavailable`: changes that came before theirs are
         #: waiting elsewhere, and none may overtake them.
@@ -121,7 +124,7 @@ class Recorder:
     def record_all(self, changes: Sequence[Change]) -> list[Outcome]:
         """Commit many changes in one transaction of their own: all of them or, on any refusal, none."""
         with self.leading():
-            return self._attempt(lambda connection: _apply_whole(connection, changes), changes)
+            return self._attempt(lambda connection: _apply_whole(connection, changes), changes, is_bounded=False)
 
     def record_each(self, changes: Sequence[Change]) -> list[Outcome | WorkledgerError]:
         """Commit many changes in one transaction; a refused one is an error in its place."""
@@ -330,13 +333,17 @@ class Recorder:
         except WorkledgerError as error:
             return error
 
-    def _attempt(self, work: Callable[[Connection], T], changes: Sequence[Change]) -> T:
+    def _attempt(self, work: Callable[[Connection], T], changes: Sequence[Change], *, is_bounded: bool = True) -> T:
         """Run `work` until it is through, over new connections and after deadlocks where that can help."""
         for attempt in range(_RETRIES + 1):
             connection = self._live_connection()
             try:
-                return work(connection)
+                with self._deadline.over(connection) if is_bounded else nullcontext():
+                    return work(connection)
             except psycopg.Error as error:
+                if is_bounded and self._deadline.has_passed:
+                    self._discard_connection()
+                    raise self._too_slow() from error
                 if not self._can_retry(connection, error, changes):
                     raise translated(error) from error
                 if attempt == _RETRIES:
@@ -360,6 +367,11 @@ class Recorder:
             return True
         return isinstance(error, _RETRIABLE)
 
+    def _too_slow(self) -> DatabaseUnavailable:
+        return DatabaseUnavailable(
+            f"PostgreSQL gave no answer within {self._deadline.limit_s:g} s (WORKLEDGER_RECORD_TIMEOUT_S)"
+        )
+
     def _given_up(self, error: psycopg.Error) -> WorkledgerError:
         if self._connection is None:
             return DatabaseUnavailable(f"PostgreSQL broke {_RETRIES + 1} connections in a row: {error}")
@@ -369,7 +381,15 @@ class Recorder:
         if self._connection is None or self._connection.closed:
             self._connection = None
             self._connection = self._connect()
+            self._bound_locks(self._connection)
         return self._connection
+
+    def _bound_locks(self, connection: Connection) -> None:
+        """Have the server say who waits too long for a lock, before the connection has to be cut."""
+        if connection.prepare_threshold is not None:  # behind a pooler a session has no settings of its own
+            limit_ms = max(int(self._deadline.limit_s * 1000 * _LOCK_SHARE), 1)
+            with translate_errors():
+                connection.execute("SELECT set_config('lock_timeout', %s, false)", (f"{limit_ms}ms",))
 
     def _discard_connection(self) -> None:
         connection, self._connection = self._connection, None

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from decimal import Decimal
 from typing import Any
 
-import orjson
-
 from workledger.errors import InvalidInput
+from workledger.model.checks import check_count, check_number
 from workledger.model.fact import Change, Failure, Usage, check_time, make_change
 from workledger.model.ids import check_id, check_name
+from workledger.model.parts import failure_fields, split_message, usage_fields
 from workledger.model.payload import Packer
 from workledger.model.status import LEGAL_BEFORE, Kind, Severity
 
@@ -29,7 +28,12 @@ def register_definition(
     """Register a workflow definition; its `total_steps` is the number of `steps`."""
     check_name("name", name)
     check_name("version", version, limit=100)
-    payload = {"name": name, "version": version, "steps": list(steps), "source_digest": source_digest}
+    payload = {
+        "name": name,
+        "version": version,
+        "steps": [check_name("step", step) for step in steps],
+        "source_digest": source_digest,
+    }
     entity = ("definition", f"{name}@{version}"[:255])
     return make_change("definition.registered", entity=entity, workflow_id=None, at=at, payload=payload)
 
@@ -66,7 +70,7 @@ def start_workflow(
         "parent_workflow_id": parent_workflow_id and check_id("parent_workflow_id", parent_workflow_id),
         "trace_id": trace_id and check_name("trace_id", trace_id, limit=64),
         "definition_version": definition_version,
-        "total_steps": total_steps or None,
+        "total_steps": check_count("total_steps", total_steps, bits=32) or None,
         "worker_id": worker_id,
     }
     return make_change(
@@ -95,7 +99,7 @@ def progress_workflow(
     payload = {
         "state_data": None if state_data is None else packer.json("state_data", dict(state_data)),
         "current_step": current_step and check_name("current_step", current_step),
-        "total_steps": total_steps,
+        "total_steps": None if total_steps is None else check_count("total_steps", total_steps, bits=32),
         "metadata": packer.json("metadata", dict(metadata)) if metadata else None,
         "conversation_id": conversation_id and check_id("conversation_id", conversation_id),
         "attempt": attempt,
@@ -131,7 +135,7 @@ def fail_workflow(
     attempt: int | None = None,
 ) -> Change:
     """A workflow failed."""
-    payload = {**_failure(failure, packer), "execution_time_ms": execution_time_ms, "attempt": attempt}
+    payload = {**failure_fields(failure, packer), "execution_time_ms": execution_time_ms, "attempt": attempt}
     return _workflow("workflow.failed", workflow_id, at=at, payload=payload, packer=packer, severity=Severity.ERROR)
 
 
@@ -187,9 +191,9 @@ def start_execution(
         "task_name": check_name("task_name", task_name),
         "kind": str(kind),
         "input": packer.value("input", input),
-        "retry_count": retry_count or None,
+        "retry_count": check_count("retry_count", retry_count, bits=32) or None,
         "parent_execution_id": parent_execution_id,
-        "step_key": step_key,
+        "step_key": step_key and check_name("step_key", step_key),
         "input_digest": input_digest,
         "worker_id": worker_id,
         "model": packer.text(model),
@@ -213,7 +217,7 @@ def complete_execution(
     payload = {
         "output": packer.value("output", output),
         "execution_time_ms": execution_time_ms,
-        **_usage(usage, packer, at),
+        **usage_fields(usage, packer, at),
     }
     return _task("task.completed", execution_id, workflow_id, at=at, payload=payload, packer=packer)
 
@@ -230,9 +234,9 @@ def fail_execution(
 ) -> Change:
     """An attempt failed."""
     payload = {
-        **_failure(failure, packer),
+        **failure_fields(failure, packer),
         "execution_time_ms": execution_time_ms,
-        **_usage(usage, packer, at),
+        **usage_fields(usage, packer, at),
     }
     return _task(
         "task.failed", execution_id, workflow_id, at=at, payload=payload, packer=packer, severity=Severity.ERROR
@@ -288,9 +292,6 @@ def start_conversation(
     )
 
 
-_MESSAGE_COLUMNS = ("role", "content", "tool_calls", "tool_call_id", "name")
-
-
 def add_message(
     *,
     message_id: str,
@@ -306,7 +307,7 @@ def add_message(
     """Add a chat-completion message object; every key of it is kept, whether or not it has a column."""
     check_id("message_id", message_id)
     check_id("conversation_id", conversation_id)
-    body, extra = _split_message(message)
+    body, extra = split_message(message)
     payload = {
         "message_id": message_id,
         "message": {
@@ -314,9 +315,9 @@ def add_message(
             for key, value in body.items()
         },
         "extra": packer.json("extra", extra) if extra else None,
-        "execution_id": execution_id,
-        "parent_seq": parent_seq,
-        **_usage(usage, packer, at),
+        "execution_id": execution_id and check_id("execution_id", execution_id),
+        "parent_seq": None if parent_seq is None else check_count("parent_seq", parent_seq),
+        **usage_fields(usage, packer, at),
     }
     return make_change(
         "message.added",
@@ -364,14 +365,12 @@ def record_feedback(
             value=None,
             limit="one of score, label, comment",
         )
-    if score is not None and not -1e308 < score < 1e308:  # noqa: PLR2004  NaN and infinities are no scores
-        raise InvalidInput(f"score {score!r} is not a finite number", field="score", value=score, limit="finite")
     payload = {
         "feedback_id": feedback_id,
-        "execution_id": execution_id,
-        "message_id": message_id,
+        "execution_id": execution_id and check_id("execution_id", execution_id),
+        "message_id": message_id and check_id("message_id", message_id),
         "name": check_name("name", name),
-        "score": score,
+        "score": None if score is None else float(check_number("score", score)),
         "label": packer.text(label),
         "comment": packer.text(comment),
         "source": packer.text(source),
@@ -379,7 +378,7 @@ def record_feedback(
     entity = (
         ("workflow", workflow_id)
         if workflow_id
-        else ("task", execution_id)
+        else ("task", check_id("execution_id", execution_id))
         if execution_id
         else ("message", check_id("message_id", message_id))
     )
@@ -454,43 +453,6 @@ def _workflow(event_type: str, workflow_id: str, **rest: Any) -> Change:
 
 
 def _task(event_type: str, execution_id: str, workflow_id: str, **rest: Any) -> Change:
-    return make_change(event_type, entity=("task", execution_id), workflow_id=workflow_id, **rest)
-
-
-def _failure(failure: Failure, packer: Packer) -> dict[str, str | None]:
-    return {
-        "error_type": packer.text(failure.error_type),
-        "error": packer.text(failure.error),
-        "error_traceback": packer.text(failure.error_traceback),
-    }
-
-
-def _usage(usage: Usage | None, packer: Packer, at: datetime) -> dict[str, Any]:
-    if usage is None:
-        return {}
-    if packer.pricing is not None:
-        usage = packer.pricing(usage, at)
-    cost_usd = usage.cost_usd
-    return {
-        "input_tokens": usage.input_tokens,
-        "output_tokens": usage.output_tokens,
-        "cost_usd": orjson.Fragment(f"{cost_usd:f}") if isinstance(cost_usd, Decimal) else cost_usd,
-        "model": packer.text(usage.model),
-        "price_version": usage.price_version,
-    }
-
-
-def _split_message(message: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Divide a message into what has a column of its own and the rest; nothing is lost between the two."""
-    role = message.get("role")
-    check_name("message.role", role, limit=50)
-    body: dict[str, Any] = {}
-    extra: dict[str, Any] = {}
-    for key, value in message.items():
-        fits = key in _MESSAGE_COLUMNS and (key in {"content", "tool_calls"} or _is_plain(value))
-        (body if fits else extra)[key] = value
-    return body, extra
-
-
-def _is_plain(value: object) -> bool:
-    return isinstance(value, str) and value.isprintable() and value.isascii()
+    return make_change(
+        event_type, entity=("task", check_id("execution_id", execution_id)), workflow_id=workflow_id, **rest
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -11,7 +12,8 @@ import msgspec
 import orjson
 
 from workledger.errors import InvalidInput
-from workledger.model.ids import check_event_id, new_event_id
+from workledger.model.checks import short
+from workledger.model.ids import check_event_id, check_id, new_event_id
 from workledger.model.payload import Blob, Packer
 from workledger.model.status import LEGAL_BEFORE, Severity
 
@@ -95,6 +97,8 @@ def make_change(
 ) -> Change:
     """A change of this type, with a fresh event id of its time, and the statuses it may follow."""
     at = check_time("at", at)
+    if workflow_id is not None:
+        workflow_id = check_id("workflow_id", workflow_id)
     legal = LEGAL_BEFORE.get(event_type)
     return Change(
         event_id=new_event_id(at) if event_id is None else check_event_id(event_id),
@@ -105,6 +109,20 @@ def make_change(
         severity=severity,
         created_at=at,
         expected=() if legal is None else legal,
-        payload=orjson.dumps({key: value for key, value in payload.items() if value is not None}),
+        payload=_dumped({key: value for key, value in payload.items() if value is not None}),
         blobs=tuple(packer.blobs) if packer else (),
     )
+
+
+def _dumped(payload: dict[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(payload)
+    except TypeError as error:
+        for field, value in payload.items():
+            with suppress(TypeError):
+                orjson.dumps(value)
+                continue
+            raise InvalidInput(
+                f"{field} {short(value)} cannot be recorded: {error}", field=field, value=value, limit="JSON"
+            ) from error
+        raise

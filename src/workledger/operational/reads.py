@@ -182,7 +182,7 @@ def _message(row: dict[str, Any], part: dict[str, Any]) -> Message:
     body |= {key: row[key] for key in ("tool_call_id", "name") if row[key] is not None}
     body |= part["extra"]
     rest = {key: value for key, value in row.items() if key not in _MESSAGE_BODY}
-    return Message(role=row["role"], body=body, **rest)
+    return from_row(Message, ["role", "body", *rest], (row["role"], body, *rest.values()))
 
 
 def feedback_of(connection: Connection, workflow_id: str) -> list[Feedback]:

@@ -170,7 +170,7 @@ def translate_errors() -> Generator[None]:
         raise translated(error) from error
 
 
-def translated(error: psycopg.Error) -> WorkledgerError:
+def translated(error: psycopg.Error) -> WorkledgerError:  # noqa: C901  a table, one line for each kind
     """Our error for one of the driver's."""
     text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     match error:
@@ -180,7 +180,9 @@ def translated(error: psycopg.Error) -> WorkledgerError:
             return Conflict(f"already recorded: {text}", entity_id=_diagnostic(error))
         case psycopg.errors.ForeignKeyViolation():
             return NotFound(f"refers to what does not exist: {_diagnostic(error)}", entity_type=None, entity_id=None)
-        case psycopg.errors.DataError() | psycopg.errors.IntegrityError():
+        case (
+            psycopg.errors.DataError() | psycopg.errors.IntegrityError() | psycopg.errors.ProgramLimitExceeded()
+        ):  # the last is an OperationalError to the driver, but it will never succeed
             return InvalidInput(f"PostgreSQL refused a value: {text}", field=None, value=None, limit=None)
         case psycopg.errors.RestrictViolation():
             return WorkledgerError(text)
@@ -192,6 +194,12 @@ def translated(error: psycopg.Error) -> WorkledgerError:
                 setting="WORKLEDGER_DATABASE_URL",
                 value=None,
             )
+        case psycopg.errors.LockNotAvailable():
+            return DatabaseUnavailable(
+                f"PostgreSQL gave no lock in time: {text}. Somebody's transaction holds what this writes to"
+            )
+        case psycopg.errors.ReadOnlySqlTransaction():
+            return DatabaseUnavailable(f"PostgreSQL takes no writes now: {text} (a standby, or a primary that was)")
         case psycopg.OperationalError() | psycopg.InterfaceError():
             return DatabaseUnavailable(
                 f"PostgreSQL cannot be reached: {text}. "

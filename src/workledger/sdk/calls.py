@@ -10,9 +10,10 @@ from collections.abc import Callable
 from typing import Any
 
 from workledger.model.change import Failure
+from workledger.model.ids import MAX_ID_CHARS
 from workledger.model.jsonvalue import encode
 
-__all__ = ["arguments", "digest", "failure_of", "full_name", "source_digest"]
+__all__ = ["arguments", "digest", "failure_of", "full_name", "short_key", "source_digest"]
 
 _RECEIVERS = frozenset({"self", "cls"})
 
@@ -36,6 +37,14 @@ def arguments(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[
 def digest(value: object) -> str:
     """A digest of a value's content, equal for equal values: how a resumed task knows its arguments again."""
     return hashlib.blake2b(_canonical(value), digest_size=16).hexdigest()
+
+
+def short_key(path: str) -> str:
+    """A step's key, from its path of names: the path itself, or where that is too long its beginning and a digest."""
+    if len(path) <= MAX_ID_CHARS:
+        return path
+    mark = hashlib.blake2b(path.encode(errors="surrogatepass"), digest_size=16).hexdigest()
+    return f"{path[: MAX_ID_CHARS - len(mark) - 1]}~{mark}"
 
 
 def _canonical(value: object) -> bytes:

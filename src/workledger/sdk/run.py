@@ -92,7 +92,7 @@ class WorkflowRun:
         with self._lock:
             self._calls[path] += 1
             count = self._calls[path]
-        return path if count == 1 else f"{path}#{count}"
+        return calls.short_key(path if count == 1 else f"{path}#{count}")
 
     # -- what is said -------------------------------------------------------------------------------------------
 

@@ -143,11 +143,15 @@ class Scribe:
 
     def flush(self) -> None:
         """Return when everything buffered is committed (or spooled)."""
+        if self._is_away:
+            with self._away:  # whoever declares PostgreSQL away spools what is buffered before it lets go of this
+                if self._is_away:
+                    return
         self._recorder.flush()
 
     def close(self, *, timeout_s: float = 5.0) -> None:
         """Flush, give the spool a last chance, and close the connection."""
-        self._recorder.flush()
+        self.flush()
         self._closing.set()
         if (drainer := self._drainer) is not None:
             drainer.join(timeout_s)
@@ -184,7 +188,7 @@ class Scribe:
             changes = buffered + self._recorder.take_buffered()
             kept = self._spool_in_order(self._spool, changes)
             self._ensure_drainer()
-        self._late_refusals([(change, error) for change in changes[kept:]])
+            self._late_refusals([(change, error) for change in changes[kept:]])
 
     def _spool_in_order(self, spool: Spool, changes: list[Change]) -> int:
         """Spool changes nobody waits for, at once; where that is too much, from the first on. Returns how many."""

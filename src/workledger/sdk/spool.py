@@ -23,8 +23,9 @@ from workledger.model.change import Change
 from workledger.operational.apply import Outcome
 from workledger.postgres._process import exclusive
 from workledger.postgres.forks import forget_after_fork
+from workledger.settings import Settings
 
-__all__ = ["Spool"]
+__all__ = ["Spool", "make_spool"]
 
 logger = logging.getLogger(__name__)
 
@@ -213,6 +214,13 @@ class Spool:
             raise StoreCorrupted(
                 f"PostgreSQL is away and the spool {self._path} cannot be read: {error}", location=str(self._path)
             ) from error
+
+
+def make_spool(settings: Settings) -> Spool | None:
+    """The spool of these settings: one file per project in the home folder; None when it is turned off."""
+    if settings.spool_limit_bytes <= 0:
+        return None
+    return Spool(settings.home / "spool" / f"{settings.project}.sqlite", limit_bytes=settings.spool_limit_bytes)
 
 
 def _replayed(page: Sequence[tuple[int, bytes]], apply: Apply) -> list[Outcome | WorkledgerError]:
