@@ -7,6 +7,7 @@ import fcntl
 import json
 import re
 import sysconfig
+import threading
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from typing import Any, Final, cast
 __all__ = ["CatalogueBusy", "Library", "NoSource"]
 
 _MAX_MATCHES: Final = 10
+_parsing = threading.Lock()
 
 
 class NoSource(LookupError):
@@ -130,7 +132,10 @@ class Library:
         return found.read_text("utf-8", "replace")
 
     def _parse(self, module: str) -> ast.Module:
-        return ast.parse(self._text(module))
+        # Python 3.11 counts the depth of all threads' trees in one place: when a garbage collection lets another thread
+        # in between, both fail with a SystemError.
+        with _parsing:
+            return ast.parse(self._text(module))
 
 
 def _functions(tree: ast.Module) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
