@@ -19,7 +19,7 @@ from support.metrics import influxdb, victoriametrics
 from support.object_stores import Cloud, azurite, fake_gcs, moto, seaweedfs, use
 from support.postgres import debian_postgres, fresh_database
 from support.processes import kill_all_in, new_base
-from support.redis import debian_redis, flush
+from support.redis import RedisCluster, SentinelPair, debian_redis, flush, redis_cluster, sentinel_pair
 from support.requirements import REPOSITORY, require_program
 from support.users import PlainUser, find_plain_user
 from workledger.postgres.embedded import EmbeddedPostgres
@@ -137,6 +137,34 @@ def redis7_url(_redis7_server: str) -> str:
     """Debian's Redis 7.0, the oldest that Workledger supports, emptied."""
     flush(_redis7_server)
     return _redis7_server
+
+
+@pytest.fixture(scope="session")
+def _sentinel_pair(servers_dir: Path) -> Iterator[SentinelPair]:
+    with sentinel_pair(servers_dir / "sentinel") as pair:
+        yield pair
+
+
+@pytest.fixture
+def sentinel(_sentinel_pair: SentinelPair) -> SentinelPair:
+    """A master and a replica under a Sentinel, emptied."""
+    _sentinel_pair.mend()
+    flush(_sentinel_pair.master.url)
+    return _sentinel_pair
+
+
+@pytest.fixture(scope="session")
+def _redis_cluster(servers_dir: Path) -> Iterator[RedisCluster]:
+    with redis_cluster(servers_dir / "cluster") as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def cluster(_redis_cluster: RedisCluster) -> RedisCluster:
+    """A cluster of three masters, one of which has a replica, emptied."""
+    _redis_cluster.mend()
+    _redis_cluster.flush()
+    return _redis_cluster
 
 
 @pytest.fixture(params=["redis7_url", "valkey_url"], ids=["redis-7", "valkey-9"])

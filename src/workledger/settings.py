@@ -22,7 +22,7 @@ SETTINGS_HELP: Mapping[str, str] = {
     "home": "folder of the embedded servers and local files",
     "database_url": "PostgreSQL 15 or newer; empty starts the embedded server in the home folder",
     "project": "the PostgreSQL schema that holds one project",
-    "synapse_url": "the bus: redis://…, rediss://…, embedded: (Valkey in the home folder) or postgres: (no bus)",
+    "synapse_url": "the bus: redis://…, redis+sentinel://…, redis+cluster://…, kafka://…, embedded:, postgres: (none)",
     "training_url": "the training stores: file:FOLDER?format=jsonl,csv, s3://…, delta+s3://…; several with a blank",
     "archive_url": "where the archive is: file:FOLDER or a place in a bucket; empty: archive/ in the training store",
     "archive_after_days": "days after which `up` archives what is finished; 0: only `workledger archive` does",

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,7 @@ from workledger.synapse.kafka import KafkaBus
 from workledger.synapse.kurrentdb import KurrentBus
 from workledger.synapse.postgres import PostgresBus
 from workledger.synapse.redis import RedisBus
+from workledger.synapse.urls import open_bus
 
 
 @pytest.fixture
@@ -37,13 +39,27 @@ class Road:
         return publish_once(self.journal.connection, bus=self.bus, schema=SCHEMA)
 
 
+def _bus_url(request: pytest.FixtureRequest) -> str:
+    name, _, options = request.param.partition("?")
+    if name == "postgres":
+        return ""
+    found = request.getfixturevalue(name)
+    url = found if isinstance(found, str) else found.url
+    return f"{url}?{options}" if options else url
+
+
 @pytest.fixture(
-    params=["redis7_url", "valkey_url", "kafka_url", "kurrentdb_url", "postgres"],
-    ids=["redis-7", "valkey-9", "kafka", "kurrentdb", "postgres"],
+    params=[
+        *("redis7_url", "valkey_url", "sentinel", "cluster", "redis7_url?partitions=5", "cluster?partitions=5"),
+        *("kafka_url", "kurrentdb_url", "postgres"),
+    ],
+    ids=[
+        *("redis-7", "valkey-9", "sentinel", "cluster", "redis-7-partitions", "cluster-partitions"),
+        *("kafka", "kurrentdb", "postgres"),
+    ],
 )
 def road(request: pytest.FixtureRequest, journal: Journal) -> Iterator[Road]:
-    url = "" if request.param == "postgres" else request.getfixturevalue(request.param)
-
+    url = _bus_url(request)
     stream = f"workledger-{uuid.uuid4().hex}"
 
     def another() -> Bus:
@@ -52,7 +68,7 @@ def road(request: pytest.FixtureRequest, journal: Journal) -> Iterator[Road]:
         if url.startswith(("kurrentdb", "esdb")):
             return KurrentBus(url, project=SCHEMA, stream=stream)
         if url:
-            return RedisBus(url, project=SCHEMA)
+            return open_bus(url, project=SCHEMA, home=Path(), log=list)
         return PostgresBus(DatabaseTail(connect=journal.connect, schema=SCHEMA))
 
     road = Road(journal, another)

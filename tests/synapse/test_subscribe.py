@@ -328,6 +328,20 @@ def test_a_server_that_is_away_is_waited_for_and_that_is_said_once(journal, capl
     assert caplog.text.count("subscription.waiting") == 1
 
 
+def test_what_was_landed_before_it_could_be_published_is_dealt_with_though_nothing_follows(
+    redis_road: Road, join: Join
+) -> None:
+    redis_road.record(10)
+    one = join()
+    assert positions_of(one) == list(range(1, 11))
+    redis_road.journal.events(5)
+    redis_road.journal.sequence()
+    consumers.save(redis_road.journal.connection, "training:a", 15)  # read from PostgreSQL while Redis was away
+    redis_road.publish()
+    assert positions_of(one) == list(range(11, 16))
+    assert redis_road.publish() == 0
+
+
 def test_after_a_time_without_postgresql_what_the_stream_lost_is_read_all_the_same(
     redis_road: Road, any_redis_url: str, client: redis.Redis
 ) -> None:

@@ -124,9 +124,10 @@ class _Round:
             self._check_same_log(top, log_head)
         durable = durable_position(self._connection)
         after = max(top, durable or 0, log_head - MAX_BACKLOG)
-        if after < log_head:
+        if top < log_head:
+            # The last event is published though every store has landed it: by it followers see that they lack others.
             # What is archived is not carried again; who needs it reads the archive.
-            after = max(after, last_archived(self._connection))
+            after = max(min(after, log_head - 1), last_archived(self._connection))
         published = self._publish(after=after, upto=log_head)
         self.known_top = max(top, log_head) if published else top
         if durable and published:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
-__all__ = ["attributes"]
+__all__ = ["attributes", "key_of"]
 
 
 class _Event(msgspec.Struct, frozen=True, gc=False):
@@ -37,3 +39,9 @@ def attributes(data: bytes, *, source: str) -> list[tuple[str, str]]:
     if event.workflow_id is not None:
         found.append(("partitionkey", event.workflow_id))
     return found
+
+
+def key_of(found: Sequence[tuple[str, str]]) -> str:
+    """Give what partitions go by: the workflow's id, or else the entity's."""
+    by_name = dict(found)
+    return by_name.get("partitionkey") or by_name["subject"].partition("/")[2]

@@ -21,7 +21,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from workledger.errors import SynapseUnavailable
 from workledger.synapse.batches import batches
 from workledger.synapse.bus import BusEvent
-from workledger.synapse.cloudevent import attributes
+from workledger.synapse.cloudevent import attributes, key_of
 from workledger.synapse.kafka_reader import Reader
 from workledger.synapse.kafka_topic import Client, Moved, Record, Topic, target_of
 
@@ -216,7 +216,7 @@ class _Writer:
             found = attributes(event.data, source=source)
             headers: list[tuple[str, str | bytes | None]] = [(f"ce_{name}", value) for name, value in found]
             headers.append(("content-type", "application/json"))
-            producer.produce(name, event.data, key=_key(dict(found)), headers=headers)
+            producer.produce(name, event.data, key=key_of(found).encode(), headers=headers)
         try:
             producer.commit_transaction(_COMMIT_TIMEOUT_S)
         except KafkaException as error:
@@ -233,8 +233,3 @@ class _Writer:
 def _is_over(error: KafkaError) -> bool:
     """Say whether an error is the end of a transaction or of its producer, rather than of the connection."""
     return error.name() in _FENCED or error.fatal() or error.txn_requires_abort()
-
-
-def _key(found: dict[str, str]) -> bytes:
-    key = found.get("partitionkey") or found["subject"].partition("/")[2]
-    return key.encode()

@@ -109,7 +109,7 @@ class Subscription:
         self._begin_after = begin_after
         self._claim_after_s = claim_after_s
         self._max_attempts = max_attempts
-        self._acknowledged: list[bytes] = []
+        self._acknowledged: list[Entry] = []
         self._next_claim_s = self._next_keep_s = self._next_hold_s = self._next_flush_s = 0.0
 
     # -- for users --------------------------------------------------------------------------------------------
@@ -229,7 +229,7 @@ class Subscription:
                 return  # it is claimed when it has been left alone for long enough
             else:
                 self._bury(entry.event, reason=outcome)
-        self._acknowledged.append(entry.entry_id)
+        self._acknowledged.append(entry)
         now_s = time.monotonic()
         if now_s >= self._next_flush_s:
             self._flush()
@@ -265,7 +265,7 @@ class Subscription:
             if not events:
                 logger.error("subscription.not_in_the_log first=%d last=%d", after + 1, piece.last)
                 return
-            yield from events
+            yield from (event for event in events if self._group.has(piece, event))
             after = events[-1].position
 
     def _attempt(self, event: BusEvent, attempt: int, handler: Handler | None) -> Delivery | str:
@@ -301,13 +301,12 @@ class Subscription:
         """Keep what is in hand from being claimed while it waits for its turn; drop what was claimed all the same."""
         if not entries or not self._is_time_to_hold():
             return
-        held = self._group.hold_entries([entry.entry_id for entry in entries])
-        kept = [entry for entry in entries if entry.entry_id in held]
+        kept = self._group.hold_entries(entries)
         entries.clear()
         entries.extend(kept)
 
     def _hold_piece(self, piece: Piece) -> bool:
-        return not self._is_time_to_hold() or self._group.hold_piece(piece.entry_id)
+        return not self._is_time_to_hold() or self._group.hold_piece(piece)
 
     def _is_time_to_hold(self) -> bool:
         now_s = time.monotonic()

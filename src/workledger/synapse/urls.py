@@ -13,9 +13,12 @@ from workledger.synapse.postgres import LogTail, PostgresBus
 
 __all__ = ["default_url", "open_bus"]
 
-_REDIS: Final = ("redis", "rediss", "unix")
 _KNOWN: Final = (
-    "redis://HOST:PORT/DB, rediss://…, unix://SOCKET, kafka://HOST:PORT, kurrentdb://HOST:PORT, embedded: or postgres:"
+    "redis://HOST:PORT/DB, rediss://…, unix://SOCKET, redis+sentinel://HOST:PORT/MASTER, redis+cluster://HOST:PORT, "
+    "kafka://HOST:PORT, kurrentdb://HOST:PORT, embedded: or postgres:"
+)
+_REDIS: Final = frozenset(
+    {"redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster"}
 )
 _KURRENTDB: Final = ("kurrentdb", "kurrentdb+discover", "kdb", "kdb+discover", "esdb", "esdb+discover")
 
@@ -55,5 +58,8 @@ def open_bus(url: str, *, project: str, home: Path, log: Callable[[], LogTail]) 
 
 def _redis(url: str, *, project: str) -> Bus:
     from workledger.synapse.redis import RedisBus  # noqa: PLC0415  needs an extra
+    from workledger.synapse.redis_partitions import PartitionedRedisBus  # noqa: PLC0415  the same
+    from workledger.synapse.redis_servers import target_of  # noqa: PLC0415  the same
 
-    return RedisBus(url, project=project)
+    kind = RedisBus if target_of(url).partitions == 1 else PartitionedRedisBus
+    return kind(url, project=project)

@@ -1,9 +1,10 @@
 -- Promise: gives the next pieces, or else the next entries of the stream; what the stream lacks between the last entry
--- delivered and these, or up to the last one it ever had, becomes a piece and is given with them.
+-- delivered and these, or up to the last one it ever had, becomes a piece and is given with them. Where the stream is
+-- one of several, an entry says which position it is that comes before it, and what is up to `since` may never have come.
 -- Safe under concurrency: a script runs alone, so a gap is found by one consumer of the group, and is on record before
 -- anybody sees what comes after it.
 local stream, pieces = KEYS[1], KEYS[2]
-local group, consumer, count = ARGV[1], ARGV[2], ARGV[3]
+local group, consumer, count, since = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[5])
 
 local function number(position) return string.format('%.0f', position) end
 local function position_of(id) return tonumber(string.match(id, '^%d+')) end
@@ -25,21 +26,21 @@ for _, each in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
 end
 local entries = read(stream)
 local is_gap = false
-local function check(first, after)
-    if first > after + 1 then
-        redis.call('XADD', pieces, '*', 'from', number(after + 1), 'to', number(first - 1))
+local function check(last, after)
+    if last > after then
+        redis.call('XADD', pieces, '*', 'from', number(after + 1), 'to', number(last))
         is_gap = true
     end
 end
 for _, entry in ipairs(entries) do
     local position = position_of(entry[1])
-    check(position, delivered)
+    check(tonumber(field(entry[2], 'previous') or position - 1), delivered)
     delivered = position
 end
 if #entries == 0 then
-    local top = position_of(field(redis.call('XINFO', 'STREAM', stream), 'last-generated-id'))
+    local top = math.max(position_of(field(redis.call('XINFO', 'STREAM', stream), 'last-generated-id')), since)
     if top > delivered then
-        check(top + 1, delivered)
+        check(top, delivered)
         redis.call('XGROUP', 'SETID', stream, group, number(top) .. '-0')
         delivered = top
     end

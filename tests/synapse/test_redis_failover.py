@@ -1,0 +1,126 @@
+"""Masters that die while the log is published: nothing is lost or doubled on disk, whatever their replicas lacked."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import pytest
+
+from support import wait_until
+from support.redis import RedisCluster, RedisServer, SentinelPair
+from training.journal import SCHEMA, Journal
+from workledger.flows.log_to_synapse import Publisher
+from workledger.flows.synapse_to_consumers import LogBehind
+from workledger.flows.synapse_to_training import Landing, land_once
+from workledger.flows.verify_training import verify_training
+from workledger.synapse.bus import Bus
+from workledger.synapse.subscribe import Subscription
+from workledger.synapse.urls import open_bus
+from workledger.training.store import LocalStore, open_store
+
+LONG = {"marks": pytest.mark.chaos, "id": "the-other"}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LocalStore:
+    return open_store(f"file:{tmp_path}/training?format=jsonl")
+
+
+def bus_at(url: str) -> Bus:
+    return open_bus(url, project=SCHEMA, home=Path(), log=list)
+
+
+@pytest.fixture
+def road(journal: Journal, store: LocalStore) -> Iterator[Callable[[str], None]]:
+    """Publish to a bus, land from it and follow it in a group, all in the background."""
+    stop = threading.Event()
+    with ExitStack() as stack:
+
+        def begin(url: str) -> set[int]:
+            buses = [stack.enter_context(closing(bus_at(url))) for _ in range(2)]
+            publisher = Publisher(connect=journal.connect, bus=buses[0], schema=SCHEMA)
+            landing = Landing(
+                connect=journal.connect, bus=buses[1], store=store, schema=SCHEMA, shard_rows=100, flush_s=0.1
+            )
+            backing = LogBehind(journal.connect, group="g", schema=SCHEMA)
+            group = Subscription(url, backing=backing, group="g", begin_after=0, claim_after_s=0.5)
+            stack.enter_context(closing(group))
+            got: set[int] = set()
+
+            def follow() -> None:
+                group.run(lambda delivery: got.add(delivery.position), stop=stop)
+
+            threads = [
+                threading.Thread(target=target, args=arguments, daemon=True)
+                for target, arguments in ((publisher.run, (stop,)), (landing.run, (stop,)), (follow, ()))
+            ]
+            for thread in threads:
+                thread.start()
+                stack.callback(thread.join, 30)
+            stack.callback(stop.set)
+            return got
+
+        yield begin
+
+
+def record(journal: Journal, name: str, *, workflows: int = 8, events: int = 200) -> None:
+    for n in range(workflows):
+        journal.workflow(f"{name}-{n}")
+    journal.events(events)
+
+
+def assert_whole(journal: Journal, store: LocalStore, url: str, got: set[int]) -> None:
+    """The group dealt with all of it, the bus has come to its end, and the files have each position once."""
+    head = journal.sequence()
+    wait_until(lambda: got >= set(range(1, head + 1)), timeout_s=60)
+    wait_until(lambda: store.position() == head, timeout_s=60)
+    with closing(bus_at(url)) as bus:
+        wait_until(lambda: bus.last_position() == head, timeout_s=60)
+        land_once(journal.connection, bus=bus, store=store, schema=SCHEMA)
+    report = verify_training(journal.connection, store)
+    assert report.ok, report.findings
+    assert report.position == head
+
+
+@pytest.mark.parametrize("options", [pytest.param("", id="one"), pytest.param("?partitions=3", **LONG)])
+def test_a_replica_that_lacks_acknowledged_entries_takes_over_and_nothing_is_lost(
+    sentinel: SentinelPair, journal: Journal, store: LocalStore, road, options: str
+) -> None:
+    got = road(sentinel.url + options)
+    record(journal, "before")
+    with closing(bus_at(sentinel.url + options)) as bus:
+        wait_until(lambda: last_entry_of(sentinel.replica) == journal.sequence(), timeout_s=30)
+        sentinel.cut()
+        record(journal, "lost")
+        wait_until(lambda: bus.last_position() == journal.sequence(), timeout_s=30)
+    assert last_entry_of(sentinel.replica) < journal.sequence()
+    sentinel.fail_over()
+    record(journal, "after")
+    assert_whole(journal, store, sentinel.url + options, got)
+
+
+@pytest.mark.parametrize("options", [pytest.param("", **LONG), pytest.param("?partitions=6", id="partitions")])
+def test_a_node_of_a_cluster_that_dies_with_what_only_it_had_loses_nothing(
+    cluster: RedisCluster, journal: Journal, store: LocalStore, road, options: str
+) -> None:
+    got = road(cluster.url + options)
+    record(journal, "before")
+    with closing(bus_at(cluster.url + options)) as bus:
+        wait_until(lambda: bus.last_position() == journal.sequence(), timeout_s=30)
+        cluster.nodes[3].kill()
+        record(journal, "lost")
+        wait_until(lambda: bus.last_position() == journal.sequence(), timeout_s=30)
+    cluster.nodes[0].kill()
+    cluster.nodes[3].start()
+    cluster.fail_over()
+    record(journal, "after")
+    assert_whole(journal, store, cluster.url + options, got)
+
+
+def last_entry_of(server: RedisServer) -> int:
+    with server.client as client:
+        keys = [key for key in client.keys("workledger:*:events") if client.type(key) == b"stream"]
+        return max((int(client.xinfo_stream(key)["last-generated-id"].split(b"-")[0]) for key in keys), default=0)
