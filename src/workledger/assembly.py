@@ -275,9 +275,11 @@ LOOPS: Final = (
     "reaper",
     "partitions",
     "archiver",
+    "collector",
 )
 _GAUGES_EVERY_S: Final = 15.0
 _KEEP_HOUSE_EVERY_S: Final = 3600.0
+_COLLECTOR_LOOKS_S: Final = 60.0
 
 
 def open_bus(settings: Settings) -> Bus:
@@ -356,6 +358,8 @@ def make_loops(
     loops.append(Loop(name="partitions", open=partial(_making_partitions, settings), pause_s=_KEEP_HOUSE_EVERY_S))
     if settings.archive_after_days > 0:
         loops.append(Loop(name="archiver", open=partial(_archiving, settings, ledger), pause_s=_KEEP_HOUSE_EVERY_S))
+    if settings.collect_every_days > 0:
+        loops.append(Loop(name="collector", open=partial(_collecting, settings, ledger), pause_s=_COLLECTOR_LOOKS_S))
     return loops
 
 
@@ -476,3 +480,11 @@ def _archiving(settings: Settings, ledger: Ledger, _stop: threading.Event) -> Ge
         return 0
 
     yield step
+
+
+@contextmanager
+def _collecting(settings: Settings, ledger: Ledger, _stop: threading.Event) -> Generator[Step]:
+    from workledger.flows.collect import CollectingLoop
+
+    every = timedelta(days=settings.collect_every_days)
+    yield CollectingLoop(partial(connect_to, settings), schema=settings.project, every=every, clock=ledger.clock).step

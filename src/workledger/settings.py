@@ -26,6 +26,8 @@ SETTINGS_HELP: Mapping[str, str] = {
     "training_url": "the training stores: file:FOLDER?format=jsonl,csv, s3://…, delta+s3://…; several with a blank",
     "archive_url": "where the archive is: file:FOLDER or a place in a bucket; empty: archive/ in the training store",
     "archive_after_days": "days after which `up` archives what is finished; 0: only `workledger archive` does",
+    "collect_every_days": "days between two times that `workledger up` removes stored values nothing refers to; "
+    "0: only `workledger collect` does",
     "metrics_url": "where metrics go: prometheus://HOST:PORT, influx+http://HOST:PORT/?db=…; several with a comma",
     "dashboard_url": "where the dashboard listens; loopback only",
     "durability": "commit: a write returns when it is committed; buffered: at once, committed within buffer_s",
@@ -53,6 +55,7 @@ class Settings:
     training_url: str = "file:data/training?format=jsonl,csv"
     archive_url: str = ""
     archive_after_days: float = 0.0
+    collect_every_days: float = 1.0
     metrics_url: str = "prometheus://127.0.0.1:9464"
     dashboard_url: str = "http://127.0.0.1:8321"
     durability: str = "commit"
@@ -67,7 +70,7 @@ class Settings:
     pooled: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("archive_after_days", "maintain_s"):
+        for name in ("archive_after_days", "collect_every_days", "maintain_s"):
             if not getattr(self, name) >= 0:
                 raise ConfigurationError(
                     f"setting {name} = {getattr(self, name)} is negative; 0 turns it off",

@@ -61,7 +61,7 @@ def test_what_is_recorded_reaches_every_store_while_up_runs(environment, ledger)
     with up() as (process, told):
         assert told["loops"] == [
             *("sequencer", "training", "maintenance", "metrics", "prometheus", "webhooks", "sealer", "reaper"),
-            *("partitions", "dashboard"),
+            *("partitions", "collector", "dashboard"),
         ]
         with ledger.start_workflow("seen", workflow_id="seen-1") as run:
             run.message("user", "hello")

@@ -1,5 +1,6 @@
 """Only payloads that nothing refers to are collected, whatever is recorded at the same moment."""
 
+import json
 import threading
 from datetime import timedelta
 
@@ -7,9 +8,11 @@ import pytest
 
 from support.changes import complete, done, start, task
 from support.waiting import wait_until
+from workledger.cli.main import main
 from workledger.errors import ConfigurationError, Conflict, InvalidInput
 from workledger.flows import verify
-from workledger.flows.collect import collect_payloads
+from workledger.flows.collect import CollectingLoop, collect_payloads
+from workledger.model.clock import SystemClock
 from workledger.model.payload import Packer
 from workledger.operational import garbage
 from workledger.operational.apply import store_payloads
@@ -240,3 +243,46 @@ def test_nothing_recorded_is_lost_while_collectors_run_all_the_time(ledger, owne
         collector.join()
     assert everything_resolves(owner)
     assert sum(removed) > 0, "the collectors never removed anything, so nothing was attacked"
+
+
+class HandClock(SystemClock):
+    at_s = 0.0
+
+    def monotonic_s(self):
+        return self.at_s
+
+
+def test_the_loop_collects_an_hour_after_it_began_and_then_once_a_day(
+    ledger, owner, large, orphan, stored, database_url
+):
+    clock = HandClock()
+    loop = CollectingLoop(lambda: connect(database_url), schema="workledger", every=timedelta(days=1), clock=clock)
+
+    def after(hours):
+        digest = orphan(large(hours))
+        owner.execute("UPDATE payloads SET created_at = now() - interval '2 days'")
+        clock.at_s += hours * 3600
+        assert loop.step() == 0
+        return digest in stored()
+
+    assert [after(hours) for hours in (0.9, 0.2, 23.5, 1)] == [True, False, True, False]
+
+
+def test_the_command_counts_and_removes_and_the_doctor_points_to_it(
+    ledger, database_url, large, orphan, stored, capsys
+):
+    digest = orphan(large(1))
+    options = ["--database-url", database_url, "--json"]
+
+    def run(*arguments):
+        assert main([*arguments, *options]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    assert run("collect")["removed"] == 0  # it is younger than a day
+    counted = run("collect", "--dry-run", "--older-than", "0s")
+    assert (counted["looked_at"], counted["unused"], counted["removed"]) == (1, 1, 0)
+    assert counted["bytes"] > 0
+    assert digest in stored()
+    assert run("collect", "--older-than", "0s")["removed"] == 1
+    assert digest not in stored()
+    assert "payloads" in {finding["area"] for finding in run("doctor")["findings"]}

@@ -224,6 +224,7 @@ def _schema(connection: Connection, settings: Settings) -> Iterator[Finding]:
     yield from _log(connection)
     yield from _webhooks(connection)
     yield from _work(connection)
+    yield from _payloads(connection)
 
 
 def _log(connection: Connection) -> Iterator[Finding]:
@@ -275,6 +276,19 @@ def _work(connection: Connection) -> Iterator[Finding]:
         yield Finding(
             area="workers", state="warning", what=what, way_out="run `workledger up`; it records them as lost"
         )
+
+
+def _payloads(connection: Connection) -> Iterator[Finding]:
+    from workledger.operational import garbage
+
+    payloads, size_bytes = garbage.storage(connection)
+    what = f"about {count(payloads, 'large value')} stored by digest, {size(size_bytes)}"
+    yield Finding(
+        area="payloads",
+        state="ok",
+        what=what,
+        way_out="`workledger collect --dry-run` says how much of it nothing refers to" if payloads else None,
+    )
 
 
 def _spool(settings: Settings) -> Iterator[Finding]:

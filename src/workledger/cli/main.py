@@ -12,6 +12,7 @@ import typer
 from workledger._version import __version__
 from workledger.cli import (
     archive,
+    collect,
     control,
     demo,
     doctor,
@@ -90,6 +91,7 @@ for _group in (
     transfer,
     verify,
     archive,
+    collect,
     migrate,
     keys,
     seals,

@@ -20,10 +20,11 @@ import psycopg
 from workledger.errors import InvalidInput
 from workledger.log import reader
 from workledger.log.sequencer import sequence
+from workledger.model.clock import Clock
 from workledger.operational import garbage
 from workledger.postgres.connection import Connection, translated
 
-__all__ = ["Collected", "collect_payloads"]
+__all__ = ["Collected", "CollectingLoop", "collect_payloads"]
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +32,7 @@ logger = logging.getLogger(__name__)
 _PAGE: Final = 500_000
 _BATCH: Final = 200
 _ROUNDS: Final = 3
+_FIRST_S: Final = 3600.0
 #: Recording waits so long at most for a collector that waits for a recorder.
 _LOCK_TIMEOUT_MS: Final = 100
 
@@ -63,6 +65,26 @@ def collect_payloads(
         raise InvalidInput(f"min_age = {min_age} is negative", field="min_age", value=min_age, limit="0 s")
     collector = _Collector(connection, schema=schema, min_age_s=min_age.total_seconds(), on_progress=on_progress)
     return collector.run(dry_run=dry_run)
+
+
+class CollectingLoop:
+    """Collects once in a while. The first time comes an hour after it began: collecting reads the whole log."""
+
+    def __init__(self, connect: Callable[[], Connection], *, schema: str, every: timedelta, clock: Clock) -> None:
+        self._connect = connect
+        self._schema = schema
+        self._every_s = every.total_seconds()
+        self._clock = clock
+        self._next_s = clock.monotonic_s() + min(self._every_s, _FIRST_S)
+
+    def step(self) -> int:
+        """Collect when it is time; returns 0, for there is never more to be done at once."""
+        if self._clock.monotonic_s() >= self._next_s:
+            with self._connect() as connection:
+                done = collect_payloads(connection, schema=self._schema)
+            self._next_s = self._clock.monotonic_s() + self._every_s
+            logger.info("collect.done looked_at=%d removed=%d", done.looked_at, done.removed)
+        return 0
 
 
 class _Collector:

@@ -10,9 +10,15 @@ import psycopg
 from workledger.postgres.connection import Connection, translate_errors
 from workledger.postgres.statements import load
 
-__all__ = ["delete", "is_busy", "lock_part", "newly_used", "old_payloads", "used"]
+__all__ = ["delete", "is_busy", "lock_part", "newly_used", "old_payloads", "storage", "used"]
 
 _FETCH: Final = 10_000
+
+
+def storage(connection: Connection) -> tuple[int, int]:
+    """About how many values are stored by digest, and the bytes they take with their index."""
+    ((payloads, size_bytes),) = _fetch(connection, "payload_storage", ())
+    return payloads, size_bytes
 
 
 def old_payloads(connection: Connection, *, after: str, min_age_s: float, limit: int) -> dict[str, int]:
