@@ -139,7 +139,7 @@ def _training(session: Session) -> dict[str, Any]:
 
     rows: Counter[str] = Counter()
     stores = training_stores(session.settings)
-    store = (stores.open_shard_stores() or stores.open_all())[0]
+    store = (stores.chosen_shard_stores() or stores.open_all())[0]
     if has_shards(store):
         for entry in store.entries():
             rows.update(entry.rows)

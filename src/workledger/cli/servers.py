@@ -177,7 +177,7 @@ def _serving(
     from workledger.server import app, serve, sources
 
     host, port = serve.read_url(settings.dashboard_url)
-    training = sources.training_facts(training_stores(settings).open_shard_stores())
+    training = sources.training_facts(training_stores(settings).chosen_shard_stores())
     page = sources.metrics_page(ledger.pool)
     made = app.create_app(ledger, project=settings.project, training=training, metrics=page)
     server = serve.DashboardServer(made, host, port)

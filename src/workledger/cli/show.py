@@ -127,7 +127,7 @@ def _lines(settings: Settings, events: list[Event], executions: list[TaskExecuti
     kinds = {execution.execution_id: execution.kind for execution in executions}
     found: list[TrainingLines] = []
     try:
-        for store in training_stores(settings).open_shard_stores():
+        for store in training_stores(settings).chosen_shard_stores():
             found += training_lines(store, events, kinds=kinds)
     except WorkledgerError as error:
         note(f"training lines are left out: {error.message}")

@@ -189,7 +189,7 @@ def _export_records(session: Session, folder: Path, file_format: str, *, as_json
     from workledger.assembly import training_stores
     from workledger.flows.export import export_records
 
-    stores = training_stores(session.settings).open_shard_stores()
+    stores = training_stores(session.settings).chosen_shard_stores()
     with progress("exporting", quiet=as_json) as tell:
         done = export_records(stores, folder, file_format=file_format, on_progress=lambda rows, _total: tell(rows))
     if as_json:

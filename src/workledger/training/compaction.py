@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import BinaryIO, Final
@@ -44,11 +44,18 @@ class Compacted:
     removed: int = 0
 
 
-def compact(store: ShardStore, *, block_rows: int, whole: bool = False, grace_s: float = GRACE_S) -> Compacted:
+def compact(
+    store: ShardStore,
+    *,
+    block_rows: int,
+    whole: bool = False,
+    grace_s: float = GRACE_S,
+    on_joined: Callable[[int], None] = lambda _ranges: None,
+) -> Compacted:
     """Join what can be joined, then remove what was replaced at least `grace_s` ago.
 
     With `whole`, the ranges of the last block are joined as well, however few they are. Does nothing while somebody
-    else rewrites the store.
+    else rewrites the store. `on_joined` hears how many ranges have been joined.
     """
     joined = made = removed = 0
     with store.rewriting() as rewriter:
@@ -58,6 +65,7 @@ def compact(store: ShardStore, *, block_rows: int, whole: bool = False, grace_s:
             for group in groups:
                 merge(store, rewriter, group)
                 joined, made = joined + len(group), made + 1
+                on_joined(joined)
         removed = sweep(store, rewriter, grace_s=grace_s)
     return Compacted(joined=joined, made=made, removed=removed)
 

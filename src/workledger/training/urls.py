@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 from urllib.parse import SplitResult, parse_qs, unquote, urlencode, urlsplit, urlunsplit
 
@@ -32,6 +32,7 @@ __all__ = [
     "open_shard_store",
     "open_store",
     "split_urls",
+    "with_formats",
 ]
 
 _KNOWN: Final = (
@@ -121,6 +122,13 @@ def open_bucket(url: str) -> Bucket:
     query = _query(parts)
     prefix = unquote(parts.path).strip("/")
     return Bucket(parts.scheme, parts.netloc, prefix=prefix, endpoint=query.get("endpoint"), region=query.get("region"))
+
+
+def with_formats(url: str, names: Sequence[str]) -> str:
+    """Give a URL of files that says which formats they have, unless it says so itself or means a lake."""
+    if not names or is_lake(url) or "format" in _query(urlsplit(url)):
+        return url
+    return f"{url}{'&' if '?' in url else '?'}format={','.join(names)}"
 
 
 def flush_s_of(url: str) -> float | None:
