@@ -109,3 +109,12 @@ def test_the_schema_can_be_made_beforehand_on_a_direct_connection(database_url, 
         migrate(direct, schema="workledger")
     with workledger.open(pooled_url, home=tmp_path, pooled=True) as ledger, ledger.start_workflow("w"):
         pass
+
+
+def test_the_past_is_refused_because_it_needs_a_session(pooled_url, tmp_path):
+    with (
+        workledger.open(pooled_url, home=tmp_path, pooled=True) as ledger,
+        pytest.raises(ConfigurationError, match="a session of its own"),
+        ledger.as_of(),
+    ):
+        pass

@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 import psycopg
 from psycopg import sql
 
-from workledger.errors import InvalidInput, StoreCorrupted, WorkledgerError
+from workledger.errors import ConfigurationError, InvalidInput, StoreCorrupted, WorkledgerError
 from workledger.flows.replay import STATE_TABLES, apply_events
 from workledger.log import archive_index, reader
 from workledger.log.follow_selection import of_entity
@@ -124,8 +124,15 @@ def as_of(
 
     The connection must be in autocommit and is the past's own until the block ends; one for recording has the plans
     that the replay is quick with. Raises `InvalidInput` for a position that the log does not have, and
-    `StoreCorrupted` when events up to it are missing or cannot be replayed.
+    `StoreCorrupted` when events up to it are missing or cannot be replayed, `ConfigurationError` behind a pooler.
     """
+    if connection.prepare_threshold is None:
+        raise ConfigurationError(
+            "the past is shown in a session of its own, which PgBouncer in transaction mode does not give; name the "
+            "server itself in WORKLEDGER_DATABASE_URL, and leave WORKLEDGER_POOLED out",
+            setting="pooled",
+            value=True,
+        )
     head = reader.head(connection)[0]
     if not 0 <= position <= head:
         raise InvalidInput(

@@ -174,6 +174,10 @@ class Recorder:
         with self.leading():
             self._attempt(lambda connection: connection.execute("SELECT 1"), [])
 
+    def another_connection(self) -> Connection:
+        """Open a connection like the one it records over, for the caller alone."""
+        return self._connect()
+
     def close(self) -> None:
         """Close the connection; a later `record` opens a new one."""
         with self.leading():

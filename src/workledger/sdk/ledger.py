@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import atexit
 import threading
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
+from datetime import datetime
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from workledger.errors import Conflict, InvalidTransition
 from workledger.flows.record import Recorder
@@ -32,6 +33,9 @@ from workledger.sdk.resume import AlreadyCompleted, Recorded
 from workledger.sdk.run import WorkflowRun
 from workledger.sdk.scribe import Scribe, Tally
 from workledger.sdk.worker import Worker
+
+if TYPE_CHECKING:
+    from workledger.sdk.past import PastLedger
 
 __all__ = ["Ledger"]
 
@@ -299,6 +303,27 @@ class Ledger(DecoratorsMixin, ReadingMixin):
             self.record(release(error, workflow_id=workflow_id, attempt=attempt, worker_id=worker_id, clock=self.clock))
             raise
         return workflow, Recorded(steps, order)
+
+    # -- looking back -------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def as_of(self, at: int | datetime | None = None, *, workflow_id: str | None = None) -> Generator[PastLedger]:
+        """Give the ledger as it was at a position of the log or at a time, for the block: every read, of the past.
+
+        The events up to there are replayed (`workflow_id`: only those of one workflow, which is quick, and leaves the
+        rest out) into temporary tables that nobody else sees. None is the head of the log. Raises `InvalidInput` for a
+        position that the log does not have, and `ConfigurationError` behind a pooler.
+
+        >>> with ledger.as_of(4711) as past:
+        ...     print(past.get_workflow("2026-11-22").status, past.running())
+        """
+        from workledger.sdk.past import look_back  # noqa: PLC0415  who records starts sooner
+
+        with (
+            self.recorder.another_connection() as connection,
+            look_back(connection, at, schema=self._scribe.project, workflow_id=workflow_id) as past,
+        ):
+            yield past
 
     # -- ending -------------------------------------------------------------------------------------------------
 
