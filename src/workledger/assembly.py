@@ -6,13 +6,13 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from workledger.errors import ConfigurationError, SchemaError, SynapseUnavailable, Unavailable
+from workledger.errors import ConfigurationError, SchemaError, SynapseUnavailable
 from workledger.model.clock import Clock, SystemClock
 from workledger.postgres.archive_access import give_access
 from workledger.postgres.connection import Connection, connect, plan_for_reading
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from workledger.flows.up import Loop, Step
     from workledger.flows.verify import Check
     from workledger.log.keys import Signer
+    from workledger.log.seal_checkpoints import CheckpointStore
     from workledger.sdk.ledger import Ledger
     from workledger.synapse.bus import Bus
     from workledger.training_stores import TrainingStores
@@ -39,6 +40,7 @@ __all__ = [
     "LOOPS",
     "archive",
     "archive_url",
+    "checkpoints_of",
     "connect_to",
     "has_bus",
     "make_loops",
@@ -155,14 +157,15 @@ def verify(
     *,
     names: Sequence[str] = (),
     keys: Sequence[str] = (),
-    checkpoints: Path | None = None,
+    checkpoints: str | None = None,
     repair: bool = False,
     on_progress: Callable[[str, int], None] | None = None,
 ) -> Iterator[Check]:
     """Check the stores against the log: those that are named, or all; see `flows.verify`.
 
     With `repair`, training stores are refilled with what they lack. `keys` are the public keys to trust for seals
-    (none: those that the database lists), `checkpoints` is a folder of checkpoints that were kept.
+    (none: those that the database lists), `checkpoints` is where checkpoints were kept, when it is not where the
+    settings say.
     """
     from workledger.flows import verify as checks
 
@@ -184,7 +187,16 @@ def verify(
         if not names or "metrics" in names:
             yield checks.check_metrics(connection)
         if not names or "seals" in names:
-            yield checks.check_seals(connection, keys=keys, checkpoints=checkpoints, on_progress=tell("seals"))
+            kept = checkpoints_of(settings, checkpoints)
+            yield checks.check_seals(connection, keys=keys, checkpoints=kept, on_progress=tell("seals"))
+
+
+def checkpoints_of(settings: Settings, place: str | None = None) -> CheckpointStore | None:
+    """Where checkpoints are kept: the place that is given, or that of the settings; None when there is none."""
+    from workledger.flows.checkpoints import open_checkpoints
+
+    place = place or settings.checkpoints_url
+    return open_checkpoints(place) if place else None
 
 
 @contextmanager
@@ -271,15 +283,14 @@ LOOPS: Final = (
     "influx",
     "prometheus",
     "webhooks",
-    "sealer",
     "reaper",
+    "sealer",
+    "checkpoints",
     "partitions",
     "archiver",
     "collector",
 )
 _GAUGES_EVERY_S: Final = 15.0
-_KEEP_HOUSE_EVERY_S: Final = 3600.0
-_COLLECTOR_LOOKS_S: Final = 60.0
 
 
 def open_bus(settings: Settings) -> Bus:
@@ -353,14 +364,20 @@ def make_loops(
         for url in metrics_urls(settings, "prometheus:")
     ]
     loops.append(Loop(name="webhooks", open=partial(_delivering, settings), pause_s=1.0))
-    loops.append(Loop(name="sealer", open=partial(_sealing, settings), pause_s=1.0))
     loops.append(Loop(name="reaper", open=partial(_reaping, settings, ledger), pause_s=min(settings.lease_s / 3, 5.0)))
-    loops.append(Loop(name="partitions", open=partial(_making_partitions, settings), pause_s=_KEEP_HOUSE_EVERY_S))
-    if settings.archive_after_days > 0:
-        loops.append(Loop(name="archiver", open=partial(_archiving, settings, ledger), pause_s=_KEEP_HOUSE_EVERY_S))
-    if settings.collect_every_days > 0:
-        loops.append(Loop(name="collector", open=partial(_collecting, settings, ledger), pause_s=_COLLECTOR_LOOKS_S))
-    return loops
+    return [*loops, *_housekeeping(settings, ledger)]
+
+
+def _housekeeping(settings: Settings, ledger: Ledger) -> list[Loop]:
+    from workledger.flows import housekeeping
+
+    return housekeeping.loops(
+        settings,
+        connect=partial(connect_to, settings),
+        signer_of=partial(signer_of, settings),
+        archive=lambda before: archive(settings, before=before, clock=ledger.clock),
+        clock=ledger.clock,
+    )
 
 
 @contextmanager
@@ -434,57 +451,9 @@ def _delivering(settings: Settings, _stop: threading.Event) -> Generator[Step]:
 
 
 @contextmanager
-def _sealing(settings: Settings, _stop: threading.Event) -> Generator[Step]:
-    from workledger.flows.seal import seal_once
-
-    with connect_to(settings) as connection:
-
-        def step() -> int:
-            made = seal_once(connection, schema=settings.project, signer=signer_of(settings, connection))
-            return 0 if made is None else 1
-
-        yield step
-
-
-@contextmanager
 def _reaping(settings: Settings, ledger: Ledger, _stop: threading.Event) -> Generator[Step]:
     from workledger.flows.reap import Reaper
 
     reaper = Reaper(ledger.recorder, clock=ledger.clock, pause_s=min(settings.lease_s / 3, 5.0))
     with connect_to(settings) as connection:
         yield lambda: reaper.reap_once(connection)
-
-
-@contextmanager
-def _making_partitions(settings: Settings, _stop: threading.Event) -> Generator[Step]:
-    from workledger.log.partitions import make_ahead
-
-    def step() -> int:
-        with connect_to(settings) as connection:
-            make_ahead(connection)
-        return 0
-
-    yield step
-
-
-@contextmanager
-def _archiving(settings: Settings, ledger: Ledger, _stop: threading.Event) -> Generator[Step]:
-    age = timedelta(days=settings.archive_after_days)
-
-    def step() -> int:
-        try:
-            archive(settings, before=ledger.clock.now() - age, clock=ledger.clock)
-        except Unavailable as error:
-            if not error.details.get("is_busy"):  # by another copy of this loop: then it is being done
-                raise
-        return 0
-
-    yield step
-
-
-@contextmanager
-def _collecting(settings: Settings, ledger: Ledger, _stop: threading.Event) -> Generator[Step]:
-    from workledger.flows.collect import CollectingLoop
-
-    every = timedelta(days=settings.collect_every_days)
-    yield CollectingLoop(partial(connect_to, settings), schema=settings.project, every=every, clock=ledger.clock).step

@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from workledger.errors import ConfigurationError
 
@@ -25,6 +25,9 @@ SETTINGS_HELP: Mapping[str, str] = {
     "synapse_url": "the bus: redis://…, redis+sentinel://…, redis+cluster://…, kafka://…, embedded:, postgres: (none)",
     "training_url": "the training stores: file:FOLDER?format=jsonl,csv, s3://…, delta+s3://…; several with a blank",
     "archive_url": "where the archive is: file:FOLDER or a place in a bucket; empty: archive/ in the training store",
+    "seal_after_s": "seconds after which `up` seals what was recorded, where it is fewer events than fill a seal",
+    "checkpoints_url": "where `up` keeps checkpoints: file:FOLDER or a place in a bucket, outside the database",
+    "checkpoint_every_s": "seconds from one checkpoint to the next",
     "archive_after_days": "days after which `up` archives what is finished; 0: only `workledger archive` does",
     "collect_every_days": "days between two times that `workledger up` removes stored values nothing refers to; "
     "0: only `workledger collect` does",
@@ -44,6 +47,17 @@ SETTINGS_HELP: Mapping[str, str] = {
 }
 
 
+_POSITIVE: Final = (
+    "lease_s",
+    "flush_s",
+    "shard_rows",
+    "buffer_s",
+    "record_timeout_s",
+    "seal_after_s",
+    "checkpoint_every_s",
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """What a process needs to know before it opens anything."""
@@ -56,6 +70,9 @@ class Settings:
     archive_url: str = ""
     archive_after_days: float = 0.0
     collect_every_days: float = 1.0
+    seal_after_s: float = 60.0
+    checkpoints_url: str = ""
+    checkpoint_every_s: float = 3600.0
     metrics_url: str = "prometheus://127.0.0.1:9464"
     dashboard_url: str = "http://127.0.0.1:8321"
     durability: str = "commit"
@@ -77,7 +94,7 @@ class Settings:
                     setting=name,
                     value=getattr(self, name),
                 )
-        for name in ("lease_s", "flush_s", "shard_rows", "buffer_s", "record_timeout_s"):
+        for name in _POSITIVE:
             if not getattr(self, name) > 0:
                 raise ConfigurationError(
                     f"setting {name} = {getattr(self, name)} must be positive", setting=name, value=getattr(self, name)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 
 import psycopg
 import pytest
 
 import workledger
+from workledger.model.change import Packer, record_event
 
 
 def test_cancel_asks_a_workflow_to_stop(cli, ledger):
@@ -127,6 +129,36 @@ def test_doctor_of_a_sound_store_finds_nothing_wrong(cli, ledger):
     assert areas["workflows"]["what"] == "1 completed"
     assert areas["workers"]["what"] == "1 alive"
     assert {finding["state"] for finding in document["findings"]} <= {"ok", "info"}
+
+
+def test_doctor_tells_of_seals_and_of_what_is_not_archived(cli, ledger, monkeypatch):
+    monkeypatch.setenv("WORKLEDGER_ARCHIVE_AFTER_DAYS", "90")
+    monkeypatch.setenv("WORKLEDGER_SEAL_AFTER_S", "0.5")
+
+    def finding(area):
+        (found,) = [one for one in cli("doctor", "--json").document["findings"] if one["area"] == area]
+        return found
+
+    with ledger.start_workflow("one"):
+        pass
+    assert finding("seals")["what"].startswith("none yet")
+    cli("seals", "make")
+    assert re.fullmatch(r"seal 1 up to position \d+, \S+ ago, not signed", finding("seals")["what"])
+    archive = finding("archive")
+    assert (archive["state"], archive["way_out"]) == ("info", None)
+    assert archive["what"].startswith("the oldest event that is not archived is ")
+    event = record_event(
+        at=datetime.now(UTC) - timedelta(days=200),
+        packer=Packer(),
+        event_type="thing.done",
+        entity_type="thing",
+        entity_id="1",
+        payload={},
+    )
+    ledger.record(event)
+    archive = finding("archive")
+    assert archive["state"] == "warning"
+    assert archive["way_out"] == "`workledger archive --older-than 90d --dry-run` says what holds it"
 
 
 def test_doctor_says_where_each_setting_comes_from_and_hides_passwords(cli, monkeypatch, environment):

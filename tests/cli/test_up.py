@@ -60,7 +60,7 @@ def lines_landed(folder):
 def test_what_is_recorded_reaches_every_store_while_up_runs(environment, ledger):
     with up() as (process, told):
         assert told["loops"] == [
-            *("sequencer", "training", "maintenance", "metrics", "prometheus", "webhooks", "sealer", "reaper"),
+            *("sequencer", "training", "maintenance", "metrics", "prometheus", "webhooks", "reaper", "sealer"),
             *("partitions", "collector", "dashboard"),
         ]
         with ledger.start_workflow("seen", workflow_id="seen-1") as run:

@@ -141,6 +141,25 @@ def test_seals_are_compared_with_the_key_and_the_checkpoints_that_were_kept(cli,
     assert cli("verify", "--seals", "--key", key, "--checkpoints", "kept").code == 1
 
 
+def test_checkpoints_are_kept_and_found_where_the_settings_say(cli, store, ledger, alter, environment, monkeypatch):
+    cli("keys", "new")
+    assert cli("seals", "checkpoint").err.startswith("error: say where to keep the checkpoint, or set checkpoints_url")
+    monkeypatch.setenv("WORKLEDGER_CHECKPOINTS_URL", f"file:{environment}/kept")
+    ledger.event("signed", entity_type="thing", entity_id="1")
+    cli("seals", "make")
+    (finding,) = [one for one in cli("doctor", "--json").document["findings"] if one["area"] == "checkpoints"]
+    assert (finding["state"], finding["way_out"]) == ("warning", "run `workledger up`")
+    kept = cli("seals", "checkpoint", "--json").document["checkpoint"]
+    (path,) = (environment / "kept").iterdir()
+    assert kept == f"file:{path}"
+    (finding,) = [one for one in cli("doctor", "--json").document["findings"] if one["area"] == "checkpoints"]
+    last = int(path.stem)
+    assert (finding["state"], finding["what"]) == ("ok", f"1 checkpoint, the last at position {last}, 0 behind")
+    assert cli("verify", "--seals", "--json").document["checks"][0]["counts"]["checkpoints"] == 1
+    alter("DELETE FROM seals WHERE number = (SELECT max(number) FROM seals)")
+    assert cli("verify", "--seals").code == 1
+
+
 def test_a_key_that_is_none_is_refused(cli, store):
     answer = cli("verify", "--seals", "--key", "nonsense")
     assert (answer.code, answer.err.count("\n")) == (2, 1)

@@ -24,6 +24,7 @@ from workledger.errors import WorkledgerError
 from workledger.settings import Settings, load_settings
 
 if TYPE_CHECKING:
+    from workledger.log.seal import Seal
     from workledger.postgres.connection import Connection
     from workledger.training_stores import TrainingStores
 
@@ -32,6 +33,8 @@ __all__ = ["Finding", "SettingSource", "diagnose", "settings_with_sources"]
 _OLDEST_SERVER: Final = 150_000
 _SKEW_LIMIT: Final = timedelta(seconds=5)
 _STANDSTILL: Final = timedelta(minutes=1)
+#: A month is archived when all of it is old, and what is left of it the time after.
+_MONTHS: Final = timedelta(days=62)
 _FREE_BYTES: Final = 1024**3
 _WORKERS: Final = 1000
 #: What each extra brings, by the package that tells whether it is there.
@@ -222,6 +225,8 @@ def _schema(connection: Connection, settings: Settings) -> Iterator[Finding]:
     what = f"{settings.project!r} has all {count(len(have), 'migration')}"
     yield Finding(area="schema", state="ok", what=what)
     yield from _log(connection)
+    yield from _seals(connection, settings)
+    yield from _archive(connection, settings)
     yield from _webhooks(connection)
     yield from _work(connection)
     yield from _payloads(connection)
@@ -240,6 +245,69 @@ def _log(connection: Connection) -> Iterator[Finding]:
             what += f", not moved for {age(consumer.updated_at, now=now)}"
         way_out = "run `workledger up`" if still else None
         yield Finding(area="consumer", state="warning" if still else "ok", what=what, way_out=way_out)
+
+
+def _seals(connection: Connection, settings: Settings) -> Iterator[Finding]:
+    from workledger.log import seal
+
+    newest = seal.newest(connection)
+    waiting = seal.unsealed(connection, after=0 if newest is None else newest.last_position)
+    what = "none yet"
+    if newest is not None:
+        made = f"{age(newest.sealed_at, now=waiting.now)} ago, {'not ' if newest.key_id is None else ''}signed"
+        what = f"seal {newest.number:,} up to position {newest.last_position:,}, {made}"
+    late = timedelta(seconds=settings.seal_after_s) + _STANDSTILL
+    is_late = waiting.oldest_at is not None and waiting.now - waiting.oldest_at > late
+    if waiting.size:
+        what += f"; {count(waiting.size, 'position')} not sealed"
+    yield Finding(
+        area="seals",
+        state="warning" if is_late else "ok",
+        what=what,
+        way_out="run `workledger up`, which seals; or `workledger seals make`" if is_late else None,
+    )
+    if newest is not None and newest.key_id is not None:
+        yield from _guarded("checkpoints", lambda: _checkpoints(newest, settings))
+
+
+def _checkpoints(newest: Seal, settings: Settings) -> Iterator[Finding]:
+    from workledger.assembly import checkpoints_of
+
+    store = checkpoints_of(settings)
+    if store is None:
+        yield Finding(area="checkpoints", state="info", what="kept nowhere; set checkpoints_url to have `up` keep them")
+        return
+    names = store.names()
+    if not names:
+        what = f"none at {_without_password(settings.checkpoints_url)} yet"
+        yield Finding(area="checkpoints", state="warning", what=what, way_out="run `workledger up`")
+        return
+    last = int(names[-1].partition(".")[0])
+    what = f"{count(len(names), 'checkpoint')}, the last at position {last:,}, {newest.last_position - last:,} behind"
+    yield Finding(area="checkpoints", state="ok", what=what)
+
+
+def _archive(connection: Connection, settings: Settings) -> Iterator[Finding]:
+    from workledger.log import archive_index, partitions
+
+    files = [file for file in archive_index.files(connection, kind="events") if file.removed_at is not None]
+    if files:
+        what = f"{count(sum(file.rows for file in files), 'event')} in {count(len(files), 'file')}"
+        yield Finding(area="archive", state="ok", what=what)
+    oldest = partitions.oldest_event_at(connection)
+    if oldest is None:
+        return
+    now = datetime.now(UTC)
+    limit = timedelta(days=settings.archive_after_days) + _MONTHS
+    is_late = settings.archive_after_days > 0 and now - oldest > limit
+    yield Finding(
+        area="archive",
+        state="warning" if is_late else "info",
+        what=f"the oldest event that is not archived is {age(oldest, now=now)} old",
+        way_out=f"`workledger archive --older-than {settings.archive_after_days:g}d --dry-run` says what holds it"
+        if is_late
+        else None,
+    )
 
 
 def _webhooks(connection: Connection) -> Iterator[Finding]:

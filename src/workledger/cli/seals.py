@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -26,7 +25,13 @@ def add_to(app: typer.Typer) -> None:
     group.command("list", epilog=examples("workledger seals list", "workledger seals list --after 100 --json"))(
         list_seals
     )
-    group.command("checkpoint", epilog=examples("workledger seals checkpoint /mnt/write-once/checkpoints"))(checkpoint)
+    group.command(
+        "checkpoint",
+        epilog=examples(
+            "workledger seals checkpoint /mnt/write-once/checkpoints",
+            "workledger seals checkpoint s3://auditors/ledger",
+        ),
+    )(checkpoint)
     app.add_typer(group, name="seals")
 
 
@@ -80,20 +85,33 @@ def list_seals(
 
 def checkpoint(
     context: typer.Context,
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where the database cannot write.")],
+    place: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[PLACE]", help="A folder or URL where the database cannot write. Default: the settings'."
+        ),
+    ] = None,
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Keep a checkpoint: what the log is now, in a signed note, in a folder outside the database.
+    """Keep a checkpoint: what the log is now, in a signed note, in a folder or a bucket outside the database.
 
-    With it `workledger verify --seals --checkpoints FOLDER` finds what even a superuser with the key rewrites. A
-    checkpoint is never written over. Run it from cron, on another machine if you can.
+    With it `workledger verify --seals --checkpoints PLACE` finds what even a superuser with the key rewrites. A
+    checkpoint is never written over. `workledger up` keeps one an hour where `checkpoints_url` says; run this from
+    cron, on another machine, if you can.
     """
-    from workledger.errors import NotFound
-    from workledger.flows.seal import FolderCheckpoints, write_checkpoint
+    from workledger.assembly import checkpoints_of
+    from workledger.errors import InvalidInput, NotFound
+    from workledger.flows.seal import write_checkpoint
 
-    with session_of(context).connection() as connection:
-        name = write_checkpoint(connection, FolderCheckpoints(folder))
+    session = session_of(context)
+    store = checkpoints_of(session.settings, place)
+    if store is None:
+        raise InvalidInput(
+            "say where to keep the checkpoint, or set checkpoints_url", field="place", value=None, limit="a place"
+        )
+    with session.connection() as connection:
+        name = write_checkpoint(connection, store)
     if name is None:
         raise NotFound(
             "the newest seal is not signed; make a key with `workledger keys new` and a seal with "
@@ -101,10 +119,17 @@ def checkpoint(
             entity_type="seal",
             entity_id=None,
         )
+    kept = _below(place or session.settings.checkpoints_url, name)
     if as_json:
-        print_json({"checkpoint": str(folder / name)})
+        print_json({"checkpoint": kept})
     else:
-        print_lines(str(folder / name))
+        print_lines(kept)
+
+
+def _below(place: str, name: str) -> str:
+    """The address of a checkpoint."""
+    path, mark, query = place.partition("?")
+    return f"{path.rstrip('/')}/{name}{mark}{query}"
 
 
 def _document(one: Seal) -> dict[str, object]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -44,7 +43,10 @@ def verify(
         list[str] | None, typer.Option(metavar="KEY", help="Trust this public key for seals; can be repeated.")
     ] = None,
     checkpoints: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Compare the seals with the checkpoints kept in this folder.")
+        str | None,
+        typer.Option(
+            metavar="PLACE", help="Compare the seals with the checkpoints kept there. Default: the settings'."
+        ),
     ] = None,
     repair: Annotated[
         bool, typer.Option("--repair", help="With --training: refill what a store lacks, from the log.")

@@ -10,7 +10,6 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any, Final, LiteralString
 
 import psycopg
@@ -20,8 +19,9 @@ from workledger.errors import StoreCorrupted
 from workledger.flows.log_to_metrics import verify_metrics
 from workledger.flows.mount import Mount
 from workledger.flows.replay import STATE_TABLES, Difference, Unreplayable, compare, replay
-from workledger.flows.seal import FolderCheckpoints, verify_seals
+from workledger.flows.seal import verify_seals
 from workledger.flows.verify_store import verify_store
+from workledger.log.seal_checkpoints import CheckpointStore
 from workledger.log.seal_notes import parse_verifier_key
 from workledger.model.payload import Blob, unpack_blob
 from workledger.postgres.connection import Connection, translate_errors
@@ -167,19 +167,19 @@ def check_seals(
     connection: Connection,
     *,
     keys: Sequence[str] = (),
-    checkpoints: Path | None = None,
+    checkpoints: CheckpointStore | None = None,
     on_progress: Progress | None = None,
 ) -> Check:
     """What is sealed is what it was when it was sealed (promise 4).
 
     `keys` are the public keys to trust, as `workledger keys new` prints them; without any, those that the database
-    lists are believed. `checkpoints` is a folder of checkpoints that were kept.
+    lists are believed. `checkpoints` is where checkpoints were kept.
     """
     check = Check(name="seals", promise="what is sealed is what it was when it was sealed")
     report = verify_seals(
         connection,
         keys=[parse_verifier_key(key) for key in keys],
-        checkpoints=None if checkpoints is None else FolderCheckpoints(checkpoints).read_all(),
+        checkpoints=None if checkpoints is None else checkpoints.read_all(),
         on_progress=on_progress,
     )
     check.counts = {"seals": report.seals, "signed": report.signed, "events": report.events, "erased": report.erased}

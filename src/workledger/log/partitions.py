@@ -15,7 +15,18 @@ from workledger.log.archive_index import files
 from workledger.postgres.connection import Connection, translate_errors
 from workledger.postgres.statements import load
 
-__all__ = ["Partition", "Staged", "Stretch", "drop", "live_workflows", "make_ahead", "partitions", "staged", "waiting"]
+__all__ = [
+    "Partition",
+    "Staged",
+    "Stretch",
+    "drop",
+    "live_workflows",
+    "make_ahead",
+    "oldest_event_at",
+    "partitions",
+    "staged",
+    "waiting",
+]
 
 AHEAD_MONTHS: Final = 3
 #: A partition is locked in tries of this length, so that nobody who records waits for longer.
@@ -61,6 +72,12 @@ def live_workflows(connection: Connection, partition: Partition, *, limit: int, 
     """Workflows that are in the state and have events in a partition; without those that are chosen to leave."""
     name = "live_workflows_left" if but_leaving else "live_workflows"
     return [row[0] for row in _fetch(connection, name, (partition.first_id, partition.next_id, limit))]
+
+
+def oldest_event_at(connection: Connection) -> datetime | None:
+    """When the oldest event of the database was made; None when there is none."""
+    ((at,),) = _fetch(connection, "oldest_event", ())
+    return at
 
 
 def drop(connection: Connection, partition: str, *, tries: int = LOCK_TRIES, timeout_ms: int = LOCK_TIMEOUT_MS) -> int:

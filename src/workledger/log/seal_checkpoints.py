@@ -18,6 +18,10 @@ class CheckpointStore(Protocol):
         """Create a text, durably. Doing it again is a no-op; raises `StoreCorrupted` when the name has another text."""
         ...
 
+    def names(self) -> list[str]:
+        """The names of the texts, in their order."""
+        ...
+
     def read_all(self) -> dict[str, str]:
         """Every text by name."""
         ...
@@ -50,9 +54,13 @@ class FolderCheckpoints:
             draft.unlink()
         self._sync_folder()
 
+    def names(self) -> list[str]:
+        """The names of the checkpoints, oldest first."""
+        return sorted(path.name for path in self._folder.glob("*.checkpoint"))
+
     def read_all(self) -> dict[str, str]:
         """Every checkpoint by file name, oldest first."""
-        return {path.name: path.read_text("utf-8") for path in sorted(self._folder.glob("*.checkpoint"))}
+        return {name: (self._folder / name).read_text("utf-8") for name in self.names()}
 
     def _sync_folder(self) -> None:
         handle = os.open(self._folder, os.O_RDONLY)
