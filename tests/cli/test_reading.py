@@ -174,6 +174,15 @@ def test_show_as_json_is_whole_and_exact(cli, busy):
     assert document["training"] == []
 
 
+def test_show_tells_the_newest_branch_of_a_conversation(cli, ledger):
+    with ledger.start_workflow("w", workflow_id="branched") as run:
+        first = run.message("user", "one")
+        run.message("assistant", "two")
+        ledger.conversation("branched").edit(first, "one, said again")
+    shown = cli("show", "branched", "--json").document["messages"]
+    assert [message["body"]["content"] for message in shown] == ["one, said again"]
+
+
 def test_show_of_an_execution_prints_its_input_output_and_error(cli, busy):
     document = cli("failed", "--json").document
     execution_id = document["executions"][0]["execution_id"]

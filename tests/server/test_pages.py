@@ -197,14 +197,15 @@ def test_a_long_workflow_is_shown_page_by_page_with_a_way_to_the_end(own_ledger,
     assert last.ids("execution-")[-1] == following.ids("execution-")[-1]
 
 
-def test_a_branch_says_which_message_it_follows(own_ledger, serve_app) -> None:
+def test_the_newest_branch_is_shown_and_says_which_message_it_follows(own_ledger, serve_app) -> None:
     with own_ledger.start_workflow("chat", workflow_id="chat") as run:
         for text in ("one", "two"):
             run.message("user", text)
         own_ledger.conversation("chat").add("user", "two, said again", parent_seq=1)
     dashboard = serve_app(own_ledger)
     messages = dashboard.detail("chat")["messages"]["items"]
-    assert [message["parent_seq"] for message in messages] == [None, None, 1]
+    assert [(message["seq"], message["parent_seq"]) for message in messages] == [(1, None), (3, 1)]
+    assert dashboard.detail("chat")["messages"]["total"] == 2
     page = dashboard.page("chat")
     assert page.count("branch: follows") == 1
     assert 'branch: follows <a href="#message-1">#1</a>' in page

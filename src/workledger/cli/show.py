@@ -83,7 +83,7 @@ def show(
 
 
 def _gather(connection: Connection, settings: Settings, workflow_id: str) -> _Whole:
-    from workledger.operational import reads
+    from workledger.operational import branches, reads
 
     try:
         workflow = reads.workflow(connection, workflow_id)
@@ -97,7 +97,7 @@ def _gather(connection: Connection, settings: Settings, workflow_id: str) -> _Wh
     return _Whole(
         workflow=workflow,
         executions=executions,
-        messages=[] if conversation_id is None else reads.messages_of(connection, conversation_id),
+        messages=[] if conversation_id is None else branches.branch(connection, conversation_id),
         feedback=reads.feedback_of(connection, workflow_id),
         events=events,
         training=_lines(settings, events, executions),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
@@ -15,6 +15,7 @@ from workledger.model.archived import ArchiveFile
 from workledger.model.jsonvalue import decode
 from workledger.model.records import Feedback, Message, TaskExecution, Workflow, from_row
 from workledger.operational import reads
+from workledger.operational.branches import branch
 from workledger.postgres.archive_access import access_for
 from workledger.postgres.connection import Connection, translate_errors
 from workledger.postgres.statements import load
@@ -77,11 +78,20 @@ def _messages(connection: Connection, rows: _Rows, conversation_id: str | None) 
         return []
     found = rows.of("messages", "conversation_id", [conversation_id])
     if not found:
-        return reads.messages_of(connection, conversation_id)  # it goes on, or went with another workflow
-    standing = [row for row in found if row["removed_at"] is None]
+        return branch(connection, conversation_id)  # it goes on, or went with another workflow
+    standing = [row for row in _newest_branch(found) if row["removed_at"] is None]
     for row in standing:
         row["cost_usd"] = None if row["cost_usd"] is None else Decimal(row["cost_usd"])
     return reads.messages_from(connection, sorted(standing, key=lambda row: row["seq"]))
+
+
+def _newest_branch(rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The rows on the way from the last message of all to the first."""
+    by_seq = {row["seq"]: row for row in rows}
+    seq = max(by_seq)
+    while (row := by_seq.get(seq)) is not None:
+        yield row
+        seq = seq - 1 if row["parent_seq"] is None else row["parent_seq"]
 
 
 def _feedback(*judged: Iterable[dict[str, Any]]) -> list[Feedback]:

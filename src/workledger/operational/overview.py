@@ -25,6 +25,7 @@ __all__ = [
     "DatabaseFacts",
     "EventPartition",
     "Row",
+    "Said",
     "WorkerState",
     "children_of",
     "count_matching_workflows",
@@ -36,6 +37,7 @@ __all__ = [
     "last_pages",
     "messages_page",
     "newer_workflows",
+    "newest_branch",
     "recent_choices",
     "search_pattern",
     "stored_json",
@@ -162,9 +164,30 @@ def executions_page(connection: Connection, workflow_id: str, *, after: str | No
     return _fetch(connection, "show_executions", (workflow_id, after, limit))
 
 
-def messages_page(connection: Connection, conversation_id: str, *, after_seq: int, limit: int) -> list[Row]:
-    """The messages of a conversation that stand, in order, after a seq."""
-    return _fetch(connection, "show_messages", (conversation_id, after_seq, limit))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Said:
+    """The newest branch of a conversation: the parts it is made of, and how many messages stand in it."""
+
+    conversation_id: str
+    first_seqs: list[int]
+    last_seqs: list[int]
+    total: int
+    #: The message just before the last page; None when one page holds all.
+    last: int | None
+
+
+def newest_branch(connection: Connection, conversation_id: str, *, page: int) -> Said:
+    """What a conversation says now, to be read in pages of a length; what was said otherwise before is left out."""
+    runs = _fetch(connection, "branch_runs", (conversation_id,))
+    first_seqs, last_seqs = [run["first_seq"] for run in runs], [run["last_seq"] for run in runs]
+    size = _fetch(connection, "branch_size", (conversation_id, first_seqs, last_seqs, page))[0]
+    return Said(conversation_id=conversation_id, first_seqs=first_seqs, last_seqs=last_seqs, **size)
+
+
+def messages_page(connection: Connection, said: Said, *, after_seq: int, limit: int) -> list[Row]:
+    """The messages of a branch that stand, in order, after a seq."""
+    parameters = (said.conversation_id, said.first_seqs, said.last_seqs, after_seq, limit)
+    return _fetch(connection, "show_messages", parameters)
 
 
 def events_page(connection: Connection, workflow_id: str, *, after: str | None, limit: int) -> list[Event]:
@@ -172,9 +195,9 @@ def events_page(connection: Connection, workflow_id: str, *, after: str | None, 
     return [Event(*row.values()) for row in _fetch(connection, "show_events", (workflow_id, after, limit))]
 
 
-def last_pages(connection: Connection, row: Row, *, executions: int, messages: int, events: int) -> Row:
-    """Where the last pages of these lengths begin, for a `workflow_row`: `execution`, `message`, `event` (or None)."""
-    parameters = (row["workflow_id"], row["conversation_id"], executions, messages, events)
+def last_pages(connection: Connection, row: Row, *, executions: int, events: int) -> Row:
+    """Where the last pages of these lengths begin, for a `workflow_row`: `execution`, `event` (or None)."""
+    parameters = (row["workflow_id"], executions, events)
     return _fetch(connection, "last_pages", parameters)[0]
 
 

@@ -13,7 +13,7 @@ from workledger.errors import InvalidInput, NotFound, Unavailable, WorkledgerErr
 from workledger.log import consumers, reader
 from workledger.model.records import Workflow
 from workledger.operational import overview, reads
-from workledger.operational.overview import Row
+from workledger.operational.overview import Row, Said
 from workledger.postgres.connection import Connection, translate_errors
 from workledger.postgres.pool import ConnectionPool
 from workledger.server import building, health
@@ -93,7 +93,8 @@ class Reader:
             executions = overview.executions_page(
                 connection, workflow_id, after=after.execution, limit=after.executions + 1
             )
-            messages = _messages(connection, row["conversation_id"], after)
+            said = _said(connection, row["conversation_id"], after)
+            messages = _messages(connection, said, after)
             values = building.Values.load(connection, [row, *executions, *messages])
             last = _last_pages(connection, row, after)
             return WorkflowDetail(
@@ -102,7 +103,11 @@ class Reader:
                     executions, values, limit=after.executions, total=row["executions_total"], last=last["execution"]
                 ),
                 messages=building.message_page(
-                    messages, values, limit=after.messages, total=row["messages_total"], last=last["message"]
+                    messages,
+                    values,
+                    limit=after.messages,
+                    total=0 if said is None else said.total,
+                    last=None if said is None else said.last,
                 ),
                 events=_events(connection, row, after, last=last["event"]),
                 feedback=tuple(building.feedback(item) for item in reads.feedback_of(connection, workflow_id)),
@@ -231,10 +236,16 @@ def _count(status: str, count: int, *, is_exact: bool) -> StatusCount:
     return StatusCount(status=status, count=COUNT_LIMIT if is_capped else count, is_capped=is_capped)
 
 
-def _messages(connection: Connection, conversation_id: str | None, after: After) -> list[Row]:
+def _said(connection: Connection, conversation_id: str | None, after: After) -> Said | None:
     if conversation_id is None:
+        return None
+    return overview.newest_branch(connection, conversation_id, page=after.messages)
+
+
+def _messages(connection: Connection, said: Said | None, after: After) -> list[Row]:
+    if said is None:
         return []
-    return overview.messages_page(connection, conversation_id, after_seq=after.message, limit=after.messages + 1)
+    return overview.messages_page(connection, said, after_seq=after.message, limit=after.messages + 1)
 
 
 def _events(connection: Connection, row: Row, after: After, *, last: str | None) -> EventPage:
@@ -244,14 +255,9 @@ def _events(connection: Connection, row: Row, after: After, *, last: str | None)
 
 def _last_pages(connection: Connection, row: Row, after: After) -> Row:
     """Where the last pages begin; asked only when one page does not hold all."""
-    totals = (row["executions_total"], row["messages_total"], row["events_total"])
-    if all(
-        total <= limit for total, limit in zip(totals, (after.executions, after.messages, after.events), strict=True)
-    ):
-        return {"execution": None, "message": None, "event": None}
-    return overview.last_pages(
-        connection, row, executions=after.executions, messages=after.messages, events=after.events
-    )
+    if row["executions_total"] <= after.executions and row["events_total"] <= after.events:
+        return {"execution": None, "event": None}
+    return overview.last_pages(connection, row, executions=after.executions, events=after.events)
 
 
 def _children(connection: Connection, workflow_id: str) -> tuple[WorkflowSummary, ...]:

@@ -1,9 +1,15 @@
--- Promise: the messages of a conversation that stand, in the order of their seq, as they are stored, JSON as text (an
--- absent key is NULL, a null the text 'null'); one page after a seq ($2).
+-- Promise: the messages that stand in the given parts ($2 to $3 each) of a conversation, in the order of their seq, as they
+-- are stored, JSON as text (an absent key is NULL, a null the text 'null'); one page after a seq ($4).
 -- Safe under concurrency: one snapshot.
-SELECT message_id, seq, role, content::text AS content, tool_calls::text AS tool_calls, tool_call_id, name,
-       extra::text AS extra, workflow_id, execution_id, parent_seq, model, input_tokens, output_tokens, cost_usd, created_at
-FROM messages
-WHERE conversation_id = $1 AND seq > $2 AND removed_at IS NULL
-ORDER BY seq
-LIMIT $3
+SELECT m.message_id, m.seq, m.role, m.content::text AS content, m.tool_calls::text AS tool_calls, m.tool_call_id, m.name,
+       m.extra::text AS extra, m.workflow_id, m.execution_id, m.parent_seq, m.model, m.input_tokens, m.output_tokens,
+       m.cost_usd, m.created_at
+FROM unnest($2::bigint[], $3::bigint[]) AS run (first_seq, last_seq)
+CROSS JOIN LATERAL (
+    SELECT * FROM messages
+    WHERE conversation_id = $1 AND seq BETWEEN greatest(run.first_seq, $4::bigint + 1) AND run.last_seq
+      AND removed_at IS NULL
+    ORDER BY seq
+    LIMIT $5) AS m
+ORDER BY m.seq
+LIMIT $5

@@ -13,8 +13,6 @@ SELECT w.workflow_id, w.name, w.workflow_type, w.status, w.current_step, w.total
             ELSE 'overdue' END AS worker_state,
        (SELECT count(*) FROM task_executions x WHERE x.workflow_id = w.workflow_id) AS executions_total,
        (SELECT count(*) FROM events e WHERE e.workflow_id = w.workflow_id) AS events_total,
-       (SELECT count(*) FROM messages m
-        WHERE m.conversation_id = w.conversation_id AND m.removed_at IS NULL) AS messages_total,
        (SELECT count(*) FROM workflows c WHERE c.parent_workflow_id = w.workflow_id) AS children_total
 FROM workflows w
 LEFT JOIN workers k ON k.worker_id = w.worker_id
