@@ -8,15 +8,18 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
+from redis.crc import key_slot
 
 from support import wait_until
 from support.redis import RedisCluster, RedisServer, SentinelPair
+from synapse.kafka_publisher import event
 from training.journal import SCHEMA, Journal
 from workledger.flows.log_to_synapse import Publisher
 from workledger.flows.synapse_to_consumers import LogBehind
 from workledger.flows.synapse_to_training import Landing, land_once
 from workledger.flows.verify_training import verify_training
 from workledger.synapse.bus import Bus
+from workledger.synapse.redis import stream_key
 from workledger.synapse.subscribe import Subscription
 from workledger.synapse.urls import open_bus
 from workledger.training.store import LocalStore, open_store
@@ -124,3 +127,32 @@ def last_entry_of(server: RedisServer) -> int:
     with server.client as client:
         keys = [key for key in client.keys("workledger:*:events") if client.type(key) == b"stream"]
         return max((int(client.xinfo_stream(key)["last-generated-id"].split(b"-")[0]) for key in keys), default=0)
+
+
+@pytest.mark.parametrize("options", ["", "?partitions=6"], ids=["one", "partitions"])
+def test_a_stream_is_followed_from_node_to_node_while_its_slot_is_moved(cluster: RedisCluster, options: str) -> None:
+    key = stream_key(SCHEMA, 2 if options else None)
+    slot = key_slot(key.encode())
+    with closing(bus_at(cluster.url + options)) as bus, closing(bus_at(cluster.url + options)) as reader:
+
+        def publish(first: int, last: int) -> None:
+            bus.publish([event(n) for n in range(first, last + 1)])
+            assert [each.position for each in reader.read(after=0, limit=1000)] == list(range(1, last + 1))
+            assert bus.last_position() == last
+
+        publish(1, 100)
+        source = next(node for node in cluster.nodes[:3] if key.encode() in set(node.client.scan_iter()))
+        target = next(node for node in cluster.nodes[:3] if node is not source)
+        target.client.execute_command("CLUSTER SETSLOT", slot, "IMPORTING", identity(source))
+        source.client.execute_command("CLUSTER SETSLOT", slot, "MIGRATING", identity(target))
+        publish(101, 150)
+        source.client.execute_command("MIGRATE", "127.0.0.1", target.port, key, 0, 5000)
+        publish(151, 200)
+        for node in (target, source, *cluster.nodes):
+            if node.client.role()[0] == b"master":
+                node.client.execute_command("CLUSTER SETSLOT", slot, "NODE", identity(target))
+        publish(201, 300)
+
+
+def identity(node: RedisServer) -> bytes:
+    return node.client.execute_command("CLUSTER MYID")
