@@ -292,6 +292,14 @@ def test_many_writers_of_years_old_and_future_events_make_each_month_once(databa
     journal.close()
 
 
+def test_the_log_has_no_default_partition_which_would_stand_in_the_way_of_detaching(any_old):
+    any_old.live(3)
+    assert any_old.sql("SELECT partdefid FROM pg_partitioned_table WHERE partrelid = 'events'::regclass") == [(0,)]
+    (march,) = [one for one in any_old.months() if one == "events_2026_03"]
+    any_old.connection.execute(f"ALTER TABLE events DETACH PARTITION {march} CONCURRENTLY")
+    assert march not in any_old.months()
+
+
 def test_partitions_are_made_ahead_once(old):
     for name in old.months():
         old.connection.execute(f"ALTER TABLE events DETACH PARTITION {name}")
