@@ -28,7 +28,7 @@ from support.changes import whole_workflow
 from support.kafka import KafkaBroker
 from support.object_stores import Cloud, Faulty, Gateway, use, weed_server
 from support.processes import free_port
-from support.redis import RedisServer
+from support.redis import RedisServer, SentinelPair
 from support.waiting import wait_until
 from training.journal import SCHEMA
 from training.reading import tree
@@ -155,6 +155,24 @@ def attacks_on_redis(server: RedisServer, chance: random.Random) -> list[Attack]
     return [restart, restart, lose(lambda client: client.flushall()), lose(trim), lose(delete)]
 
 
+def attacks_on_sentinels(pair: SentinelPair, chance: random.Random) -> list[Attack]:
+    def fail_over() -> None:
+        """The master dies; the replica that follows it has all, or lacks the end, or is empty."""
+        lack = chance.choice(["nothing", "the end", "everything"])
+        if lack != "nothing":
+            pair.cut()
+        if lack == "everything":
+            with pair.replica.client as replica:
+                replica.config_set("replica-read-only", "no")
+                replica.flushall()
+        time.sleep(chance.uniform(0, 0.5))
+        pair.fail_over()
+        time.sleep(chance.uniform(0, 1))
+        pair.mend()
+
+    return [fail_over]
+
+
 def attacks_on_kafka(broker: KafkaBroker, chance: random.Random) -> list[Attack]:
     def restart() -> None:
         broker.kill()
@@ -218,7 +236,7 @@ def chance(request: pytest.FixtureRequest) -> random.Random:
         *(pytest.param(road, 3, id=f"{road}-short") for road in ("redis", "postgres")),
         *(
             pytest.param(road, ROUNDS, id=f"{road}-long", marks=[pytest.mark.chaos, pytest.mark.timeout(7200)])
-            for road in ("redis", "redis-forgetful-partitions", "kafka", "postgres", "postgres-bucket")
+            for road in ("redis", "redis-forgetful-partitions", "sentinel", "kafka", "postgres", "postgres-bucket")
         ),
     ],
 )
@@ -242,6 +260,9 @@ def test_each_position_lands_once_whatever_is_killed(
         server.start()
         synapse_url = f"{server.url}?partitions=3" if "partitions" in road else server.url
         attacks = attacks_on_redis(server, chance)
+    elif road == "sentinel":
+        pair = request.getfixturevalue("sentinel")
+        synapse_url, attacks = pair.url, attacks_on_sentinels(pair, chance)
     elif road == "kafka":
         synapse_url = request.getfixturevalue("kafka_url")
         attacks = attacks_on_kafka(request.getfixturevalue("kafka"), chance)

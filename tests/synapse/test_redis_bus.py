@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import threading
+from contextlib import closing
+from pathlib import Path
+
 import orjson
 import pytest
 import redis
 
+from support import wait_until
+from support.redis import RedisServer
 from synapse.conftest import Road
-from training.journal import SCHEMA
+from training.journal import SCHEMA, Journal
 from workledger.errors import ConfigurationError, SynapseUnavailable
 from workledger.flows import log_to_synapse
 from workledger.flows.log_to_synapse import Publisher, durable_position, publish_once
@@ -142,6 +148,40 @@ def test_a_server_that_is_away_is_reported_without_its_password() -> None:
         bus.last_position()
     assert "secret" not in str(caught.value)
     assert "127.0.0.1:1" in str(caught.value)
+
+
+def test_credentials_that_expire_are_said_once_and_when_they_are_good_again_the_log_goes_on(
+    journal: Journal, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = RedisServer(tmp_path / "redis", "--save", "")
+    server.start()
+    server.client.config_set("requirepass", "good")
+    url = f"redis://:good@127.0.0.1:{server.port}"
+    stop = threading.Event()
+    with closing(RedisBus(url, project=SCHEMA)) as bus:
+        publisher = Publisher(connect=journal.connect, bus=bus, schema=SCHEMA)
+        tries, publish_once = list[int](), publisher.publish_once
+        monkeypatch.setattr(publisher, "publish_once", lambda: tries.append(1) or publish_once())
+        thread = threading.Thread(target=publisher.run, args=(stop,), daemon=True)
+        thread.start()
+        with redis.Redis.from_url(url, protocol=2) as admin:
+            journal.events(3)
+            wait_until(lambda: admin.exists(KEY) and ids(admin) == [1, 2, 3])
+            admin.config_set("requirepass", "other")
+            admin.client_kill_filter(skipme=True, _type="normal")
+            journal.events(3)
+            wait_until(lambda: "publisher.waiting" in caplog.text)
+            before = len(tries)
+            wait_until(lambda: len(tries) >= before + 2, timeout_s=30)
+            assert ids(admin) == [1, 2, 3]
+            admin.config_set("requirepass", "good")
+            wait_until(lambda: ids(admin) == [1, 2, 3, 4, 5, 6], timeout_s=30)
+        stop.set()
+        thread.join(30)
+    server.kill()
+    assert caplog.text.count("publisher.waiting") == 1
+    assert "WORKLEDGER_SYNAPSE_URL" in caplog.text
+    assert "good" not in caplog.text
 
 
 def test_connections_that_the_server_closed_are_replaced(redis_road: Road, client: redis.Redis) -> None:
