@@ -21,6 +21,9 @@ def find(**filters):
     return tuple(filters.get(name) for name in names)
 
 
+FEW = (None,) * 6  # no filter but the words
+
+
 HOT = [
     ("find_workflows", (*find(), *NO_PLACE, PAGE), "workflows_newest"),
     ("find_workflows", (*find(), *PLACE, PAGE), "workflows_newest"),
@@ -51,6 +54,13 @@ HOT = [
     ("search_workflows", ("", "'nobo':*", None, None, None, *PLACE, PAGE), "workflows_words"),
     ("search_newest_failures", ("x", None, None, None, *NO_PLACE, PAGE, 20), "task_executions_failed_by_time"),
     ("search_failures", ("nobody", None, None, None, *NO_PLACE, PAGE), "task_executions_words"),
+    ("list_matching", (*FEW, "'nobody':*", ["w"], *NO_PLACE, PAGE), "workflows_words"),
+    ("list_matching", (*FEW, "'nobody':*", [], *PLACE, PAGE), "workflows_words"),
+    ("list_matching", (*FEW, None, ["w"], *NO_PLACE, PAGE), "workflows_pkey"),
+    ("list_newest_matching", (*FEW, "'billing':*", [], *NO_PLACE, PAGE, 2000), "workflows_newest"),
+    ("list_newer_matching", (*FEW, "'nobody':*", ["w"], *PLACE, PAGE), "workflows_words"),
+    ("count_matching_workflows", (None, None, None, None, "'nobody':*", ["w"]), "workflows_words"),
+    ("find_ids", ("%w%", "w", 2000), "workflows_newest"),
     ("workflow_statistics", (DAY, NOW, None, True, True), "workflows_newest"),
     ("workflow_statistics", (WEEK, NOW, "workflow-39", False, True), "workflows_by_name|workflows_newest"),
     ("execution_statistics", (DAY, NOW, None, True, True), "task_executions_finished"),

@@ -144,9 +144,9 @@ def test_an_empty_project_says_what_to_do_next(own_ledger, serve_app) -> None:
 
 
 def test_a_filter_that_matches_nothing_says_so_and_leads_back(dashboard: Dashboard) -> None:
-    page = dashboard.get("/?q=%3Cb%3Enothing").text
+    page = dashboard.get("/?q=%3Cb%3Enowhere").text
     assert "No workflow matches" in page
-    assert "&lt;b&gt;nothing" in page
+    assert "&lt;b&gt;nowhere" in page
     assert "Clear filters" in page
 
 

@@ -15,9 +15,10 @@ import psycopg
 import zstandard
 
 from workledger.errors import NotFound, StoreCorrupted
-from workledger.model.jsonvalue import escape_text, unescape_text
+from workledger.model.jsonvalue import unescape_text
 from workledger.model.records import Event, Workflow, from_row
 from workledger.operational.reads import Cursor
+from workledger.operational.words import words_of
 from workledger.postgres.connection import Connection, translate_errors
 from workledger.postgres.statements import load
 
@@ -39,7 +40,6 @@ __all__ = [
     "newer_workflows",
     "newest_branch",
     "recent_choices",
-    "search_pattern",
     "stored_json",
     "worker_states",
     "workflow_row",
@@ -105,17 +105,13 @@ def newer_workflows(
     limit: int = 50,
 ) -> list[Workflow]:
     """The page above a row, newest first, filtered like `reads.workflows`."""
-    parameters = (status, name, workflow_type, tag, subject, None, search_pattern(search), *after, limit)
-    found = _fetch(connection, "list_newer_workflows", parameters)
+    filters, page = (status, name, workflow_type, tag, subject, None), (*after, limit)
+    if search is None or not search.strip():
+        found = _fetch(connection, "list_newer_workflows", (*filters, *page))
+    else:
+        words = words_of(connection, search)
+        found = _fetch(connection, "list_newer_matching", (*filters, words.query, words.ids, *page))
     return [from_row(Workflow, list(row), tuple(row.values())) for row in reversed(found)]
-
-
-def search_pattern(text: str | None) -> str | None:
-    """The ILIKE pattern that finds a text anywhere, as it is stored."""
-    if not text:
-        return None
-    literal = escape_text(text).replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-    return f"%{literal}%"
 
 
 def count_workflows(connection: Connection, *, limit: int) -> dict[str, int]:
@@ -133,7 +129,9 @@ def count_matching_workflows(
     search: str | None = None,
 ) -> dict[str, int]:
     """How many workflows that a filter matches stand in each status; reads them all."""
-    parameters = (name, workflow_type, tag, subject, search_pattern(search))
+    words = None if search is None or not search.strip() else words_of(connection, search)
+    looked_for = (None, None) if words is None else (words.query, words.ids)
+    parameters = (name, workflow_type, tag, subject, *looked_for)
     return {row["status"]: row["workflows"] for row in _fetch(connection, "count_matching_workflows", parameters)}
 
 

@@ -10,7 +10,7 @@ import psycopg
 from msgspec.structs import replace
 
 from workledger.errors import NotFound, StoreCorrupted
-from workledger.model.jsonvalue import decode, escape_text
+from workledger.model.jsonvalue import decode
 from workledger.model.payload import Blob, Reference, reference_of, unpack_blob
 from workledger.model.records import (
     Conversation,
@@ -22,6 +22,7 @@ from workledger.model.records import (
     from_row,
 )
 from workledger.operational.archived_values import archived_payloads
+from workledger.operational.words import PROBE, words_of
 from workledger.postgres.connection import Connection, translate_errors
 from workledger.postgres.statements import load
 
@@ -84,11 +85,19 @@ def workflows(
     before: Cursor | None = None,
     limit: int = 50,
 ) -> list[Workflow]:
-    """Workflows newest first, filtered. `search` looks in names, ids and errors. Inputs and outputs are left out."""
-    pattern = None if not search else f"%{_literal_like(escape_text(search))}%"
-    at, last_id = before or (None, None)
-    parameters = (status, name, workflow_type, tag, subject, since, pattern, at, last_id, limit)
-    return _records(connection, Workflow, "list_workflows", parameters)
+    """Workflows newest first, filtered; inputs and outputs are left out.
+
+    `search` finds words, or beginnings of words, in names and errors, and ids; see `words.words_of`.
+    """
+    filters, page = (status, name, workflow_type, tag, subject, since), (*(before or (None, None)), limit)
+    if search is None or not search.strip():
+        return _records(connection, Workflow, "list_workflows", (*filters, *page))
+    words = words_of(connection, search)
+    parameters = (*filters, words.query, words.ids, *page)
+    found = _records(connection, Workflow, "list_newest_matching", (*parameters, PROBE))
+    if len(found) == limit:
+        return found
+    return _records(connection, Workflow, "list_matching", parameters)
 
 
 def running_workflows(connection: Connection, *, after: Cursor | None = None, limit: int = 100) -> list[Workflow]:
@@ -277,10 +286,6 @@ def _not_found(connection: Connection, what: str, entity_id: str) -> NotFound:
         archive=archive,
         url=url,
     )
-
-
-def _literal_like(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
 
 
 def lost_work(

@@ -1,4 +1,4 @@
--- Promise: the workflows just above a row ($8, $9), filtered as in `list_workflows`, nearest first: the page above.
+-- Promise: the workflows just above a row ($7, $8), filtered as in `list_workflows`, nearest first: the page above.
 -- Safe under concurrency: one snapshot.
 SELECT workflow_id, name, workflow_type, status, current_step, total_steps, completed_steps, NULL::jsonb AS state_data, error,
        created_at, updated_at, started_at, completed_at, error_type, NULL AS error_traceback, NULL::jsonb AS input_data, NULL::jsonb AS output_data,
@@ -11,7 +11,6 @@ WHERE ($1::text IS NULL OR status = $1)
   AND ($4::text IS NULL OR tags @> ARRAY[$4])
   AND ($5::text IS NULL OR subject = $5)
   AND ($6::timestamptz IS NULL OR created_at >= $6)
-  AND ($7::text IS NULL OR name ILIKE $7 OR workflow_id ILIKE $7 OR error ILIKE $7)
-  AND (created_at, workflow_id) > ($8::timestamptz, $9::text)
+  AND (created_at, workflow_id) > ($7::timestamptz, $8::text)
 ORDER BY created_at, workflow_id
-LIMIT $10
+LIMIT $9

@@ -1,4 +1,4 @@
--- Promise: workflows newest first, filtered; one page by keyset ($8, $9: the last row of the page above). Large values
+-- Promise: workflows newest first, filtered; one page by keyset ($7, $8: the last row of the page above). Large values
 -- are left out; `get_workflow` has them.
 -- Safe under concurrency: one snapshot.
 SELECT workflow_id, name, workflow_type, status, current_step, total_steps, completed_steps, NULL::jsonb AS state_data, error,
@@ -12,7 +12,6 @@ WHERE ($1::text IS NULL OR status = $1)
   AND ($4::text IS NULL OR tags @> ARRAY[$4])
   AND ($5::text IS NULL OR subject = $5)
   AND ($6::timestamptz IS NULL OR created_at >= $6)
-  AND ($7::text IS NULL OR name ILIKE $7 OR workflow_id ILIKE $7 OR error ILIKE $7)
-  AND ($8::timestamptz IS NULL OR (created_at, workflow_id) < ($8, $9::text))
+  AND ($7::timestamptz IS NULL OR (created_at, workflow_id) < ($7, $8::text))
 ORDER BY created_at DESC, workflow_id DESC
-LIMIT $10
+LIMIT $9
