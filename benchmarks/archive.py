@@ -143,8 +143,8 @@ def main() -> None:
         file = EventFile(path.open("rb"), location=str(path))
         everything = {"after": 0, "upto": 2**63 - 1}
         rates = {
-            "columns read again and hashed": lambda: [
-                archive_leaves.leaves(columns, {}) for columns in file.columns(**everything)
+            "read again and hashed": lambda: [
+                archive_leaves.leaves(envelopes, {}) for envelopes in file.envelopes(**everything)
             ],
             "events as Python objects": lambda: sum(1 for _ in file.events(wanted=Wanted(), **everything)),
             "events as lines of JSON": lambda: sum(1 for _ in file.lines(**everything)),

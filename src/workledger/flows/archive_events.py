@@ -20,7 +20,7 @@ from workledger.flows.archive_files import Archive, Written
 from workledger.log import archive_index, partitions, seal
 from workledger.log.archive_leaves import SealComparison, erased_commitments
 from workledger.log.partitions import Partition, Staged, Stretch
-from workledger.model.archived import ArchiveFile, EventColumns
+from workledger.model.archived import ArchiveFile, Envelopes
 from workledger.model.ids import time_of
 from workledger.postgres.connection import Connection, translated
 from workledger.training.archive_files import HashingFile
@@ -162,17 +162,17 @@ class _Checker:
         erased = erased_commitments(
             self._connection, first_id=self._partition.first_id, next_id=self._partition.next_id
         )
-        comparison = SealComparison(self._connection, location=written.url, erased=erased)
         workflows: dict[str, tuple[int, int]] = {}
         digests: set[bytes] = set()
         rows = erased_rows = 0
         content = EventFile(self._archive.files.open(written.name), location=written.url)
-        for columns in content.columns(after=0, upto=stretch.last_position):
-            comparison.check(columns)
-            rows += len(columns.position)
-            erased_rows += sum(event_id in erased for event_id in columns.event_id) if erased else 0
-            digests |= columns.digests
-            _add_spans(workflows, columns)
+        comparison = SealComparison(self._connection, content, location=written.url, erased=erased)
+        for envelopes in content.envelopes(after=0, upto=stretch.last_position):
+            comparison.check(envelopes)
+            rows += len(envelopes.position)
+            erased_rows += sum(event_id in erased for event_id in envelopes.event_id) if erased else 0
+            digests |= envelopes.digests
+            _add_spans(workflows, envelopes)
         self._judge(written, comparison, rows=rows, expected=stretch.rows)
         self._archive.on_step("checked", written.name)
         first_id, last_id = content.ids
@@ -243,8 +243,8 @@ class _Checker:
         return [one for page in pages for one in page]
 
 
-def _add_spans(workflows: dict[str, tuple[int, int]], columns: EventColumns) -> None:
-    for workflow_id, first, last in columns.workflows:
+def _add_spans(workflows: dict[str, tuple[int, int]], envelopes: Envelopes) -> None:
+    for workflow_id, first, last in envelopes.workflows:
         known = workflows.get(workflow_id)
         workflows[workflow_id] = (first, last) if known is None else (min(first, known[0]), max(last, known[1]))
 

@@ -87,11 +87,12 @@ def _locate(connection: Connection, file: ArchiveFile) -> list[ArchiveFault]:
 def _locate_events(connection: Connection, file: ArchiveFile) -> list[ArchiveFault]:
     first_id = _FIRST_ID if file.first_time is None else id_floor(file.first_time)
     erased = erased_commitments(connection, first_id=first_id, next_id=_LAST_ID)
-    comparison = SealComparison(connection, location=file.url, erased=erased)
+    content = EventFile(_open(connection, file), location=file.url)
+    comparison = SealComparison(connection, content, location=file.url, erased=erased)
     rows = 0
-    for columns in EventFile(_open(connection, file), location=file.url).columns(after=0, upto=2**63 - 1):
-        comparison.check(columns)
-        rows += len(columns.position)
+    for envelopes in content.envelopes(after=0, upto=2**63 - 1):
+        comparison.check(envelopes)
+        rows += len(envelopes.position)
     faults = [(finding.location, finding.message) for finding in comparison.findings]
     if rows != file.rows:
         faults.append((file.url, f"has {rows} events; recorded are {file.rows}"))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import uuid
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
 from typing import Any, Final
 
@@ -17,7 +17,7 @@ from workledger.log import seal
 from workledger.log.digests import SealedEvent
 from workledger.log.merkle import HASH_BYTES
 from workledger.log.seal import Seal
-from workledger.model.archived import EventColumns
+from workledger.model.archived import EnvelopeArchive, Envelopes, EventColumns
 from workledger.model.findings import Finding
 from workledger.postgres.connection import Connection, translate_errors
 from workledger.postgres.statements import load
@@ -25,6 +25,8 @@ from workledger.postgres.statements import load
 __all__ = ["SealComparison", "erased_commitments", "leaves", "sealed_event"]
 
 _SALT_BYTES: Final = 16
+#: What every entry begins with: the mark of a leaf (RFC 6962), and the first member of the envelope.
+_BEFORE: Final = b'\0{"commitment":"'
 
 
 def erased_commitments(connection: Connection, *, first_id: str, next_id: str) -> dict[str, bytes]:
@@ -34,33 +36,11 @@ def erased_commitments(connection: Connection, *, first_id: str, next_id: str) -
         return dict(cursor.fetchall())
 
 
-def leaves(columns: EventColumns, erased: Mapping[str, bytes]) -> list[bytes]:
-    """The digests of a stretch of events."""
-    if not columns.is_plain:
-        return [sealed_event(columns, at, erased).leaf for at in range(len(columns.position))]
-    rows = zip(
-        _commitments(columns, erased),
-        columns.created_at,
-        _quoted(columns.entity_id),
-        _quoted(columns.entity_type),
-        columns.event_id,
-        _quoted(columns.event_type),
-        columns.position,
-        columns.recorded_at,
-        columns.schema_version,
-        _quoted(columns.severity),
-        _quoted(columns.workflow_id),
-        strict=True,
-    )
-    # The canonical JSON of SealedEvent.envelope: no text here needs an escape.
-    return [
-        sha256(
-            f'\0{{"commitment":"{commitment}","created_at":"{created}","entity_id":{who},"entity_type":{what},'
-            f'"event_id":"{event_id}","event_type":{kind},"position":{position},"recorded_at":"{recorded}",'
-            f'"schema_version":{version},"severity":{severity},"workflow_id":{workflow}}}'.encode()
-        ).digest()
-        for commitment, created, who, what, event_id, kind, position, recorded, version, severity, workflow in rows
-    ]
+def leaves(envelopes: Envelopes, erased: Mapping[str, bytes]) -> list[bytes]:
+    """The digests of a stretch of events of which no text needs an escape (`SealedEvent.leaf`)."""
+    commitments = _commitments(envelopes, erased)
+    rows = zip(commitments, envelopes.rests, strict=True)
+    return [sha256(_BEFORE + commitment + rest).digest() for commitment, rest in rows]
 
 
 def sealed_event(columns: EventColumns, at: int, erased: Mapping[str, bytes]) -> SealedEvent:
@@ -83,64 +63,70 @@ def sealed_event(columns: EventColumns, at: int, erased: Mapping[str, bytes]) ->
     )
 
 
-def _commitments(columns: EventColumns, erased: Mapping[str, bytes]) -> Iterator[str]:
-    salts = bytes.fromhex("".join(columns.salt).replace("-", ""))
+def _commitments(envelopes: Envelopes, erased: Mapping[str, bytes]) -> Iterator[bytes]:
+    salts = envelopes.salts
     starts = range(0, len(salts), _SALT_BYTES)
     made = (
-        sha256(salts[start : start + _SALT_BYTES] + (payload or b"")).hexdigest()
-        for start, payload in zip(starts, columns.payload, strict=True)
+        sha256(salts[start : start + _SALT_BYTES] + (payload or b"")).hexdigest().encode()
+        for start, payload in zip(starts, envelopes.payload, strict=True)
     )
     if not erased:
         return made
-    kept = (erased.get(event_id) for event_id in columns.event_id)
-    return (old.hex() if old is not None else new for old, new in zip(kept, made, strict=True))
-
-
-def _quoted(texts: Any) -> list[str]:
-    known = {text: "null" if text is None else f'"{text}"' for text in set(texts)}
-    return [known[text] for text in texts]
+    kept = (erased.get(event_id) for event_id in envelopes.event_id)
+    return (old.hex().encode() if old is not None else new for old, new in zip(kept, made, strict=True))
 
 
 class SealComparison:
-    """Compares stretches of archived events with what was sealed, and says which event is another one."""
+    """Compares archived events with what was sealed, and says which event is another one."""
 
-    def __init__(self, connection: Connection, *, location: str, erased: Mapping[str, bytes]) -> None:
+    def __init__(
+        self, connection: Connection, content: EnvelopeArchive, *, location: str, erased: Mapping[str, bytes]
+    ) -> None:
         self._connection = connection
+        self._content = content
         self._location = location
         self._erased = erased
         self._seal: Seal | None = None
         self.findings: list[Finding] = []
         self.unsealed = 0
 
-    def check(self, columns: EventColumns) -> None:
+    def check(self, envelopes: Envelopes) -> None:
         """Check a stretch; its positions ascend."""
-        found = leaves(columns, self._erased)
+        positions = envelopes.position
+        found = leaves(envelopes, self._erased) if envelopes.rests else self._leaves_by_one(positions)
         at, size = 0, len(found)
         while at < size:
-            one = self._seal_of(columns.position[at])
+            one = self._seal_of(positions[at])
             if one is None:
                 self.unsealed += size - at
                 return
-            end = bisect_right(columns.position, one.last_position, at)
-            if b"".join(found[at:end]) != _expected(one, columns.position[at:end]):
-                self._locate(one, columns, found, range(at, end))
+            end = bisect_right(positions, one.last_position, at)
+            if b"".join(found[at:end]) != _expected(one, positions[at:end]):
+                self._locate(one, dict(zip(positions[at:end], found[at:end], strict=True)))
             at = end
+
+    def _leaves_by_one(self, positions: Sequence[int]) -> list[bytes]:
+        """The same digests, of events with any text in them."""
+        return [event.leaf for event in self._events(positions[0], positions[-1])]
+
+    def _events(self, first: int, last: int) -> Iterator[SealedEvent]:
+        for columns in self._content.columns(after=first - 1, upto=last):
+            yield from (sealed_event(columns, at, self._erased) for at in range(len(columns.position)))
 
     def _seal_of(self, position: int) -> Seal | None:
         if self._seal is None or not self._seal.first_position <= position <= self._seal.last_position:
             self._seal = seal.seal_of(self._connection, position)
         return self._seal
 
-    def _locate(self, one: Seal, columns: EventColumns, found: list[bytes], rows: range) -> None:
-        for at in rows:
-            position = columns.position[at]
-            if found[at] != _expected(one, [position]):
+    def _locate(self, one: Seal, found: Mapping[int, bytes]) -> None:
+        for event in self._events(min(found), max(found)):
+            if found[event.position] != _expected(one, [event.position]):
                 self.findings.append(
                     Finding(
                         kind="archive.altered",
-                        location=f"{self._location}: position {position}",
-                        message=f"{columns.event_type[at]} of {columns.entity_type[at]} {columns.entity_id[at]!r} "
-                        f"(event {columns.event_id[at]}) is not the event that was sealed",
+                        location=f"{self._location}: position {event.position}",
+                        message=f"{event.event_type} of {event.entity_type} {event.entity_id!r} "
+                        f"(event {event.event_id}) is not the event that was sealed",
                     )
                 )
 

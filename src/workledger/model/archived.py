@@ -11,7 +11,7 @@ import msgspec
 from workledger.model.payload import Blob
 from workledger.model.records import Event
 
-__all__ = ["ArchiveAccess", "ArchiveFile", "EventArchive", "EventColumns", "Wanted"]
+__all__ = ["ArchiveAccess", "ArchiveFile", "EnvelopeArchive", "Envelopes", "EventArchive", "EventColumns", "Wanted"]
 
 
 class ArchiveFile(msgspec.Struct, frozen=True):
@@ -45,11 +45,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EventColumns(msgspec.Struct, frozen=True, kw_only=True):
-    """A stretch of events by column, as their digests are made of them; instants are text to the microsecond, in UTC.
-
-    `is_plain` says that no text of the envelopes needs an escape in JSON. `workflows` are the workflows of these
-    events with their first and last position here, `digests` the stored payloads that they refer to.
-    """
+    """A stretch of events by column; instants are text to the microsecond, in UTC."""
 
     position: Sequence[int]
     event_id: Sequence[str]
@@ -63,7 +59,22 @@ class EventColumns(msgspec.Struct, frozen=True, kw_only=True):
     schema_version: Sequence[int]
     salt: Sequence[str]
     payload: Sequence[bytes | None]
-    is_plain: bool
+
+
+class Envelopes(msgspec.Struct, frozen=True, kw_only=True):
+    """A stretch of events, in order, as their digests are made of them.
+
+    `rests` has the canonical JSON of each envelope without its first member, the commitment: from the quote that ends
+    that to the end. It is empty where some text needs an escape; then the digests are made of `EventColumns`. `salts`
+    are 16 bytes an event. `workflows` are the workflows of these events with their first and last position here,
+    `digests` the stored payloads that they refer to.
+    """
+
+    position: Sequence[int]
+    event_id: Sequence[str]
+    salts: bytes
+    payload: Sequence[bytes | None]
+    rests: Sequence[bytes]
     workflows: Sequence[tuple[str, int, int]]
     digests: frozenset[bytes]
 
@@ -85,6 +96,18 @@ class EventArchive(Protocol):
 
     def over_time(self, *, from_id: str, before_id: str, event_type: str | None) -> Iterator[Event]:
         """Give the events with ids from one up to, but without, another, in the order of their ids."""
+        ...
+
+    def columns(self, *, after: int, upto: int) -> Iterator[EventColumns]:
+        """Give the events by column, a stretch at a time."""
+        ...
+
+
+class EnvelopeArchive(Protocol):
+    """The same file, for who compares it with its seals."""
+
+    def envelopes(self, *, after: int, upto: int) -> Iterator[Envelopes]:
+        """Give the events as their digests are made of them, a stretch at a time."""
         ...
 
     def columns(self, *, after: int, upto: int) -> Iterator[EventColumns]:

@@ -20,7 +20,7 @@ import msgspec
 import orjson
 
 from workledger.errors import MissingExtra, StoreCorrupted
-from workledger.model.archived import EventColumns, Wanted
+from workledger.model.archived import Envelopes, EventColumns, Wanted
 from workledger.model.records import Event
 from workledger.training.archive_files import HashingFile
 from workledger.training.arrow_csv import read_csv
@@ -68,7 +68,9 @@ _NAMES: Final[list[str]] = list(_SCHEMA.names)
 _EVENT_COLUMNS: Final = (*Event.__struct_fields__[:-1], "payload")
 _ENVELOPE_TEXTS: Final = ("event_type", "entity_type", "entity_id", "workflow_id", "severity")
 _REPEATING: Final = ("event_type", "entity_type", "severity", "schema_version", "workflow_id")
-_NEEDS_ESCAPE: Final = r'["\\\x00-\x1f]'
+_NEEDS_ESCAPE: Final = b'"\\' + bytes(range(0x20))
+_UUID_CHARS: Final = 36
+_UUID_BYTES: Final = 16
 _OPTIONS: Final[dict[str, Any]] = {
     "compression": "zstd",
     "compression_level": 1,
@@ -79,6 +81,7 @@ _OPTIONS: Final[dict[str, Any]] = {
     "store_schema": False,
 }
 # As jsonb prints a reference to a stored payload: its keys are sorted by their length.
+_MARK: Final = b'"$workledger": "payload"'
 _REFERENCE: Final = re.compile(rb'"digest": "([0-9a-f]{64})", "\$workledger": "payload"')
 
 
@@ -192,6 +195,14 @@ class EventFile:
             if table.num_rows:
                 yield _columns(table)
 
+    def envelopes(self, *, after: int, upto: int) -> Iterator[Envelopes]:
+        """Give the events as their digests are made of them, a row group at a time."""
+        for group in self._overlapping(after, upto):
+            table = self._within(group, after, upto)
+            if table.num_rows:
+                with self._reading():
+                    yield _envelopes(table)
+
     def tables(self) -> Iterator[_Table]:
         """Give the columns of `events` as Arrow tables, to be copied elsewhere."""
         for group in self._groups:
@@ -293,18 +304,81 @@ def _select(table: _Table, wanted: Wanted) -> _Table:
 
 def _columns(table: _Table) -> EventColumns:
     lists = {name: table[name].to_pylist() for name in _NAMES if name not in {"created_at", "recorded_at", "payload"}}
-    spans = table.select(["workflow_id", "position"]).group_by("workflow_id", use_threads=False)
-    spans = spans.aggregate([("position", "min"), ("position", "max")])
-    workflows = zip(*(spans[name].to_pylist() for name in ("workflow_id", "position_min", "position_max")), strict=True)
     return EventColumns(
         **lists,
-        created_at=_instants(table["created_at"]),
-        recorded_at=_instants(table["recorded_at"]),
+        created_at=[f"{text}Z" for text in _instants(table["created_at"]).to_pylist()],
+        recorded_at=[f"{text}Z" for text in _instants(table["recorded_at"]).to_pylist()],
         payload=table["payload"].cast(pa.binary()).to_pylist(),
-        is_plain=not any(_matches(table[name], _NEEDS_ESCAPE) for name in _ENVELOPE_TEXTS),
-        workflows=[one for one in workflows if one[0] is not None],
+    )
+
+
+def _envelopes(table: _Table) -> Envelopes:
+    table = table.combine_chunks()
+    is_plain = all(_is_plain(_data_of(table[name])) for name in _ENVELOPE_TEXTS)
+    return Envelopes(
+        position=table["position"].to_pylist(),
+        event_id=table["event_id"].to_pylist(),
+        salts=_salts(table["salt"]),
+        payload=table["payload"].cast(pa.binary()).to_pylist(),
+        rests=_rests(table) if is_plain else (),
+        workflows=_spans(table),
         digests=_digests(table["payload"]),
     )
+
+
+def _rests(table: _Table) -> list[bytes]:
+    """Write envelopes as canonical JSON, from behind the commitment on; the names of the members are sorted."""
+    text = {name: _json_text(table[name]) for name in _ENVELOPE_TEXTS}
+    parts = (
+        *('","created_at":"', _instants(table["created_at"])),
+        *('Z","entity_id":', text["entity_id"]),
+        *(',"entity_type":', text["entity_type"]),
+        *(',"event_id":"', table["event_id"]),
+        *('","event_type":', text["event_type"]),
+        *(',"position":', table["position"].cast(pa.string())),
+        *(',"recorded_at":"', _instants(table["recorded_at"])),
+        *('Z","schema_version":', table["schema_version"].cast(pa.string())),
+        *(',"severity":', text["severity"]),
+        *(',"workflow_id":', text["workflow_id"], "}"),
+    )
+    return _joined(*parts).cast(pa.binary()).to_pylist()
+
+
+def _json_text(column: _Column) -> _Column:
+    return pc.call_function("coalesce", [_joined('"', column, '"'), pa.scalar("null")])
+
+
+def _joined(*parts: _Column | str) -> _Column:
+    values = [pa.scalar(part) if isinstance(part, str) else part for part in parts]
+    return pc.call_function("binary_join_element_wise", [*values, pa.scalar("")])
+
+
+def _spans(table: _Table) -> list[tuple[str, int, int]]:
+    """Give the workflows of events, with their first and last position here."""
+    spans = table.select(["workflow_id", "position"]).group_by("workflow_id", use_threads=False)
+    spans = spans.aggregate([("position", "min"), ("position", "max")])
+    found = zip(*(spans[name].to_pylist() for name in ("workflow_id", "position_min", "position_max")), strict=True)
+    return [one for one in found if one[0] is not None]
+
+
+def _data_of(column: _Column) -> bytes:
+    """Give the texts of a column one after the other, and maybe of rows around them."""
+    data = None if column.num_chunks == 0 else column.chunk(0).buffers()[2]
+    return b"" if data is None else data.to_pybytes()
+
+
+def _is_plain(texts: bytes) -> bool:
+    return len(texts.translate(None, _NEEDS_ESCAPE)) == len(texts)
+
+
+def _salts(column: _Column) -> bytes:
+    """Give the bytes of UUIDs, one after the other."""
+    start = column.chunk(0).offset * _UUID_CHARS
+    text = _data_of(column)[start : start + len(column) * _UUID_CHARS].decode()
+    salts = bytes.fromhex(text.replace("-", ""))
+    if len(salts) != len(column) * _UUID_BYTES or column.null_count:
+        raise ValueError("a salt is no UUID")
+    return salts
 
 
 def _values(column: _Column) -> list[Any]:
@@ -314,20 +388,17 @@ def _values(column: _Column) -> list[Any]:
     return column.to_pylist()
 
 
-def _instants(column: _Column) -> list[str]:
-    """Write instants as digests and lines have them; Arrow writes the same but for a blank and the Z."""
+def _instants(column: _Column) -> _Column:
+    """Write instants as digests and lines have them but for the Z; Arrow writes the same with a blank."""
     texts = column.cast(pa.timestamp("us")).cast(pa.string())
-    texts = pc.call_function("replace_substring", [texts], pc.ReplaceSubstringOptions(" ", "T"))
-    return [f"{text}Z" for text in texts.to_pylist()]
-
-
-def _matches(column: _Column, pattern: str) -> bool:
-    found = pc.call_function("match_substring_regex", [column], pc.MatchSubstringOptions(pattern))
-    return bool(pc.call_function("any", [found]).as_py())
+    return pc.call_function("replace_substring", [texts], pc.ReplaceSubstringOptions(" ", "T", max_replacements=1))
 
 
 def _digests(payloads: _Column) -> frozenset[bytes]:
-    found = pc.call_function("match_substring", [payloads], pc.MatchSubstringOptions('"$workledger": "payload"'))
+    """Give the stored payloads that events refer to."""
+    if _MARK not in _data_of(payloads):
+        return frozenset()
+    found = pc.call_function("match_substring", [payloads], pc.MatchSubstringOptions(_MARK.decode()))
     referring = payloads.filter(found).cast(pa.binary()).to_pylist()
     return frozenset(bytes.fromhex(one.decode()) for text in referring for one in _REFERENCE.findall(text))
 
