@@ -165,7 +165,7 @@ class Group:
         """Give a position up to which the group has dealt with everything."""
         known = published(self._servers, self._project) if len(self._places) > 1 else _NOTHING
         reached = [
-            int(self._run("group_progress", number, known.position, known.tops.get(number, known.since)))
+            int(self._run("group_progress", number, known.position, max(known.tops.get(number, 0), known.since)))
             for number in range(len(self._places))
         ]
         return min(reached)

@@ -99,7 +99,9 @@ class PartitionedRedisBus:
         self._upto: int | None = None
         self._previous: dict[int, int] = {}
         self._since = 0
+        #: The streams that were found to have lost their ends, and up to where everything had been published then.
         self._lost: set[int] = set()
+        self._lost_upto = 0
         self._pages = _Pages(self._servers, self._keys)
 
     def last_position(self) -> int:
@@ -107,6 +109,7 @@ class PartitionedRedisBus:
         known = published(self._servers, self._project)
         lasts = dict(enumerate(last_id(self._servers, self._keys)))
         self._lost = {number for number, top in known.tops.items() if lasts[number] < top}
+        self._lost_upto = known.position if self._lost else 0
         return min([known.position, *(lasts[number] for number in self._lost)])
 
     def publish(self, events: Sequence[BusEvent]) -> None:
@@ -121,9 +124,11 @@ class PartitionedRedisBus:
             arguments = [word for number, top in tops.items() for word in (number, top)]
             where = (published_key(self._project), _tops_key(self._project))
             last, partitions = batch[-1].position, len(self._keys)
-            told = _PUBLISHED.ask(self._servers, where, last, partitions, self._since, len(lost), *lost, *arguments)
+            # Whether what was lost is published again to its end, nobody knows yet: up to there a stream may lack some.
+            since = max(self._since, self._lost_upto)
+            told = _PUBLISHED.ask(self._servers, where, last, partitions, since, len(lost), *lost, *arguments)
             self._servers.checked(told, key=where[0])
-            self._upto, self._lost = last, set()
+            self._upto, self._lost, self._lost_upto = last, set(), 0
 
     def read(self, *, after: int, limit: int, block_s: float = 0.0) -> list[BusEvent]:
         """Give events above `after`, merged from the streams, as far as all of it is there."""

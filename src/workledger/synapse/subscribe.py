@@ -110,6 +110,7 @@ class Subscription:
         self._claim_after_s = claim_after_s
         self._max_attempts = max_attempts
         self._acknowledged: list[Entry] = []
+        self._is_behind = False
         self._next_claim_s = self._next_keep_s = self._next_hold_s = self._next_flush_s = 0.0
 
     # -- for users --------------------------------------------------------------------------------------------
@@ -155,6 +156,8 @@ class Subscription:
                 for delivery in self._round(stop, handler):
                     yield delivery
                     quiet_since_s = float("inf")
+                if self._is_behind:  # reading the log takes time, and what comes after it is not looked at yet
+                    quiet_since_s = float("inf")
             except GroupGone:
                 is_gone, quiet_since_s = True, float("inf")
             except Unavailable as error:
@@ -183,6 +186,7 @@ class Subscription:
         """Deal with what there is; when there is nothing, wait for something."""
         self._keep_progress()
         pieces, entries, top = self._look()
+        self._is_behind = bool(pieces)
         self._next_hold_s = time.monotonic() + self._claim_after_s / 3
         if not pieces and not entries:
             self._flush()
