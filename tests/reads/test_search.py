@@ -82,6 +82,14 @@ def test_running_workflows_are_found_by_their_name(ledger):
     assert ledger.search("nightly", status="failed") == []
 
 
+def test_the_words_of_an_error_page_are_found_behind_its_script(ledger, failed):
+    failed("page", "<html><head><script>retry()</script><style>p {}</style></head><body>Bad <b>gateway</b></body>")
+    for text in ("gateway", "bad -nowhere", "<b>gateway</b>", "gatew*"):
+        assert [workflow.workflow_id for workflow in ledger.search(text)] == ["page"]
+        assert [execution.workflow_id for execution in ledger.search_failures(text)] == ["page"]
+    assert [workflow.workflow_id for workflow in ledger.workflows(search="<body>bad gate")] == ["page"]
+
+
 @pytest.mark.parametrize("length", [5_000, 3_000_000])
 def test_an_error_of_any_length_is_recorded_and_its_beginning_is_found(ledger, failed, length):
     failed("long", "beginning " + "x" * length)

@@ -44,6 +44,7 @@ def test_a_row_has_the_fields_of_the_view_and_the_values_of_sql(dashboard: Dashb
         ({"q": "sect"}, ["section-1", "section-0"]),
         ({"q": "%"}, []),
         ({"q": "img src=x"}, [HOSTILE_ID]),
+        ({"q": "NUL \x00 lone"}, [HOSTILE_ID]),
         ({"q": "NUL \x00 nowhere"}, []),
         ({"q": "small-0", "status": "failed"}, []),
         ({"subject": "<i>\u202esubject</i>", "tag": "\u202eevil"}, [HOSTILE_ID]),

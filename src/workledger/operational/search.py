@@ -224,7 +224,7 @@ def _frequent(
 
 
 _BEGINNING: Final = re.compile(r"(?<!\S)(\w+)\*(?!\S)")
-_INSIDE: Final = re.compile(r"(?<=\w)[^\w\s\"]+(?=\w)|[._/:@\\]")
+_INSIDE: Final = re.compile(r"(?<=\w)[^\w\s\"]+(?=\w)|[._/:@\\<>]")
 
 
 def _query(text: str) -> tuple[str, str | None]:

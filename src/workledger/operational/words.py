@@ -17,7 +17,7 @@ __all__ = ["PROBE", "Words", "words_of"]
 #: The newest workflows in whose ids a text is looked for anywhere, and which are looked at for frequent words.
 PROBE: Final = 2_000
 
-_SEPARATORS: Final = re.compile(r"[\s._/:@\\\-]+")
+_SEPARATORS: Final = re.compile(r"[\s._/:@\\\-<>]+")
 _SAYS_SOMETHING: Final = re.compile(r"\w").search
 
 
