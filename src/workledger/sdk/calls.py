@@ -70,9 +70,28 @@ def _message(error: BaseException) -> str:
 
 def _traceback(error: BaseException) -> str:
     try:
-        return "".join(traceback.format_exception(error))
+        made = traceback.TracebackException.from_exception(error)
+        _leave_out_columns(made)
+        return "".join(made.format())
     except Exception:  # noqa: BLE001  the same
         return ""
+
+
+def _leave_out_columns(made: traceback.TracebackException) -> None:
+    """Keep `traceback` from marking columns, for which it parses each line.
+
+    Until gh-106905 was mended, two threads that parsed at once both failed; the other may be the recorded program's.
+    """
+    seen: set[int] = set()
+    waiting: list[traceback.TracebackException | None] = [made]
+    while waiting:
+        one = waiting.pop()
+        if one is None or id(one) in seen:
+            continue
+        seen.add(id(one))
+        for frame in one.stack:
+            frame.colno = None
+        waiting += [one.__cause__, one.__context__, *(one.exceptions or ())]
 
 
 def source_digest(function: Callable[..., Any]) -> str | None:
