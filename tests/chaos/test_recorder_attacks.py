@@ -25,6 +25,13 @@ def record_whole(ledger):
 
 
 @pytest.fixture
+def ledger(database_url, tmp_path):
+    """A ledger that waits for a lock as long as a test may take on a busy machine."""
+    with workledger.open(database_url, home=tmp_path / "home", record_timeout_s=120) as ledger:
+        yield ledger
+
+
+@pytest.fixture
 def stalled(ledger, database_url):
     """A workflow `w` whose row somebody else has locked, and the way to let go of it."""
     ledger.record(start(workflow_id="w"))

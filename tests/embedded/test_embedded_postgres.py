@@ -24,6 +24,7 @@ from support import wait_until
 from support.users import PlainUser
 from workledger.errors import ConfigurationError, DatabaseUnavailable
 from workledger.postgres import _process
+from workledger.postgres._server import Server
 from workledger.postgres.embedded import EmbeddedPostgres
 
 START = """
@@ -62,6 +63,14 @@ def start_elsewhere(data_dir: Path) -> subprocess.Popen[str]:
     assert process.stdout is not None
     assert process.stdout.readline() == "ready to start\n"
     return process
+
+
+def answer_of(starter: subprocess.Popen[str]) -> str:
+    """What a starter said after its first line. `communicate` would leave out what came together with that."""
+    starter.wait(timeout=60)
+    assert starter.stdout is not None
+    with starter.stdout:
+        return starter.stdout.read()
 
 
 def ask(url: str, question: str, **options: str) -> object:
@@ -114,7 +123,7 @@ def test_settings_are_safe_and_the_same_everywhere(data_dir: Path) -> None:
 
 def test_four_processes_that_start_at_once_share_one_server(data_dir: Path) -> None:
     starters = [start_elsewhere(data_dir) for _ in range(4)]
-    answers = [starter.communicate(timeout=60)[0] for starter in starters]
+    answers = [answer_of(starter) for starter in starters]
     assert [starter.returncode for starter in starters] == [0, 0, 0, 0], answers
     assert len(set(answers)) == 1
     assert len(processes_of(data_dir)) == 1
@@ -136,7 +145,7 @@ def test_four_threads_that_start_at_once_share_one_server(data_dir: Path) -> Non
 
 def test_the_server_outlives_the_process_that_started_it(data_dir: Path) -> None:
     starter = start_elsewhere(data_dir)
-    answer, _ = starter.communicate(timeout=60)
+    answer = answer_of(starter)
     server = EmbeddedPostgres(data_dir)
     assert answer.split() == [server.ensure_running(), str(server.pid)]
 
@@ -243,7 +252,7 @@ def test_a_kill_at_any_moment_of_the_first_start_leaves_nothing_in_the_way(
                 os.kill(pid, signal.SIGKILL)
     if victim != "children":
         starter.kill()
-    starter.communicate(timeout=60)
+    answer_of(starter)
 
     server = EmbeddedPostgres(data_dir)
     assert ask(server.ensure_running(), "SELECT current_database()") == "workledger"
@@ -266,10 +275,28 @@ def test_a_kill_at_any_moment_of_a_later_start_leaves_nothing_in_the_way(data_di
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
     starter.kill()
-    starter.communicate(timeout=60)
+    answer_of(starter)
 
     assert server.ensure_running() == url
     assert ask(url, "SELECT n FROM kept") == 1
+
+
+def test_a_server_that_dies_while_it_is_adopted_is_replaced(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = EmbeddedPostgres(data_dir)
+    url = server.ensure_running()
+    look = Server._is_adoptable
+
+    def looked_at_and_killed(found: Server) -> bool:
+        answer, pid = look(found), server.pid
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: not found.lifeline.is_held())
+        return answer
+
+    monkeypatch.setattr(Server, "is_ready", lambda _: False)
+    monkeypatch.setattr(Server, "_is_adoptable", looked_at_and_killed)
+    assert server.ensure_running() == url
+    assert ask(url, "SELECT 1") == 1
 
 
 def test_a_path_with_spaces_and_odd_characters_works(data_dir: Path) -> None:

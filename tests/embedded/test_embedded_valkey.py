@@ -59,6 +59,14 @@ def start_elsewhere(data_dir: Path) -> subprocess.Popen[str]:
     return process
 
 
+def answer_of(starter: subprocess.Popen[str]) -> str:
+    """What a starter said after its first line. `communicate` would leave out what came together with that."""
+    starter.wait(timeout=60)
+    assert starter.stdout is not None
+    with starter.stdout:
+        return starter.stdout.read()
+
+
 def call(url: str, *command: str) -> object:
     with redis.Redis.from_url(url, decode_responses=True) as client:
         return client.execute_command(*command)
@@ -92,7 +100,7 @@ def test_it_keeps_an_append_only_file_drops_nothing_and_has_no_port(data_dir: Pa
 
 def test_four_processes_that_start_at_once_share_one_server(data_dir: Path) -> None:
     starters = [start_elsewhere(data_dir) for _ in range(4)]
-    answers = [starter.communicate(timeout=60)[0] for starter in starters]
+    answers = [answer_of(starter) for starter in starters]
     assert [starter.returncode for starter in starters] == [0, 0, 0, 0], answers
     assert len(set(answers)) == 1
 
@@ -144,7 +152,7 @@ def test_a_kill_at_any_moment_of_a_start_leaves_nothing_in_the_way(data_dir: Pat
     starter = start_elsewhere(data_dir)
     time.sleep(random.uniform(0, 0.06))
     starter.kill()
-    starter.communicate(timeout=60)
+    answer_of(starter)
     server = EmbeddedValkey(data_dir)
     assert call(server.ensure_running(), "PING")
     if attempt % 2:

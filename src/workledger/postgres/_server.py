@@ -148,13 +148,19 @@ class Server:
 
     def start(self) -> None:
         """Start the server, or adopt the one that runs; return when it takes connections."""
-        if not self._is_adoptable():
-            self._clear_remains()
-            self._launch()
+        # One that is adopted may have been killed a moment before, and die of it: then it is ours to start another.
+        if self._is_adoptable() and self._comes_up():
+            return
+        self._clear_remains()
+        self._launch()
+        if not self._comes_up():
+            raise self._failure("PostgreSQL did not start")
+
+    def _comes_up(self) -> bool:
+        """Wait until the server takes connections, and say so; False when it has ended."""
         if not eventually(self._has_settled, timeout_s=_START_TIMEOUT_S):
             raise self._failure(f"PostgreSQL is not ready after {_START_TIMEOUT_S:g} s and goes on starting")
-        if self.postmaster() is None:
-            raise self._failure("PostgreSQL did not start")
+        return self.postmaster() is not None
 
     def ensure_database(self) -> None:
         """Make the database `workledger` if there is none, and note that this postmaster has it."""

@@ -82,9 +82,11 @@ class EmbeddedValkey:
                 return self._url
             self.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
             with exclusive(self.data_dir / "lock", timeout_s=_LOCK_TIMEOUT_S):
-                if not self._is_adoptable():
+                # One that is adopted may have been killed a moment before, and die of it.
+                if not (self._is_adoptable() and self._comes_up()):
                     self._launch()
-                self._await_ready()
+                    if not self._comes_up():
+                        raise self._failure("Valkey did not start")
                 return self._url
 
     def stop(self, *, timeout_s: float = 30.0) -> None:
@@ -202,11 +204,11 @@ class EmbeddedValkey:
         )
         self._lifeline.start(argv, log=self._log, account=_ourselves())
 
-    def _await_ready(self) -> None:
+    def _comes_up(self) -> bool:
+        """Wait until the server answers, and say so; False when it has ended."""
         if not eventually(lambda: self._answers() or not self._is_alive(), timeout_s=_START_TIMEOUT_S):
             raise self._failure(f"Valkey is not ready after {_START_TIMEOUT_S:g} s and goes on starting")
-        if not self._answers():
-            raise self._failure("Valkey did not start")
+        return self._answers()
 
     def _failure(self, what: str) -> SynapseUnavailable:
         return SynapseUnavailable(
