@@ -42,6 +42,7 @@ __all__ = [
     "messages_from",
     "messages_of",
     "recorded_steps",
+    "refuse_archived",
     "resolve",
     "resumable",
     "running_executions",
@@ -271,13 +272,25 @@ def _records(connection: Connection, kind: type[Record], name: str, parameters: 
         return [from_row(kind, names, row) for row in cursor.fetchall()]
 
 
+def refuse_archived(connection: Connection, what: str, entity_id: str) -> None:
+    """Raise `NotFound` for a workflow or conversation that is archived, naming where; for who found nothing of it."""
+    found = _archived(connection, what, entity_id)
+    if found is not None:
+        raise found
+
+
 def _not_found(connection: Connection, what: str, entity_id: str) -> NotFound:
     """Say that something is not there or, when it is archived, where it is (`archive` and `url` of the error)."""
+    found = _archived(connection, what, entity_id)
+    return found or NotFound(f"no {what} {entity_id!r}", entity_type=what, entity_id=entity_id)
+
+
+def _archived(connection: Connection, what: str, entity_id: str) -> NotFound | None:
     with translate_errors(), psycopg.RawCursor(connection) as cursor:
         cursor.execute(load("workledger.operational", "archived_in"), (what, entity_id))
         row = cursor.fetchone()
     if row is None:
-        return NotFound(f"no {what} {entity_id!r}", entity_type=what, entity_id=entity_id)
+        return None
     archive, url = row
     return NotFound(
         f"{what} {entity_id!r} is archived in {url or archive}",

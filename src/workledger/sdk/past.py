@@ -10,7 +10,7 @@ from datetime import datetime
 from workledger.flows.as_of import Past, as_of, position_at
 from workledger.log import reader
 from workledger.log.sequencer import sequence
-from workledger.model.records import Conversation, Event
+from workledger.model.records import Conversation
 from workledger.postgres.connection import Connection
 from workledger.postgres.pool import ConnectionPool
 from workledger.sdk.reading import ReadingMixin
@@ -39,10 +39,6 @@ class PastLedger(ReadingMixin):
     def count_by_status(self) -> dict[str, dict[str, int]]:
         """How many workflows and executions stood in each status."""
         return self._past.count_by_status()
-
-    def events(self, workflow_id: str) -> list[Event]:
-        """The events of a workflow up to the position, in order."""
-        return self._past.events(workflow_id)
 
 
 @contextmanager

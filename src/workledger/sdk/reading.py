@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
+from workledger.log import reader
 from workledger.model.clock import Clock
-from workledger.model.records import Feedback, Message, TaskExecution, Workflow
-from workledger.operational import aggregates, branches, reads, search
+from workledger.model.records import Event, Feedback, Message, TaskExecution, Workflow
+from workledger.operational import aggregates, archived, branches, reads, search
 from workledger.operational.aggregates import Statistics, UsageTotal
+from workledger.operational.archived import ArchivedWorkflow
 from workledger.operational.paging import Page
 from workledger.operational.search import TimelineEntry
+from workledger.postgres.connection import Connection
 from workledger.postgres.pool import ConnectionPool
 
 __all__ = ["ReadingMixin"]
+
+T = TypeVar("T")
 
 _DAY: Final = timedelta(days=1)
 
@@ -146,29 +151,50 @@ class ReadingMixin:
                 connection, since=since, until=until, task_name=task_name, kind=kind, cursor=cursor, limit=limit
             )
 
-    def executions(self, workflow_id: str) -> list[TaskExecution]:
-        """Every attempt of a workflow, in the order they began."""
+    def archived(self, workflow_id: str) -> ArchivedWorkflow:
+        """An archived workflow as it was when it left, with executions, messages and feedback; raises `NotFound`."""
         with self.pool.connection() as connection:
-            return reads.executions_of(connection, workflow_id)
+            return archived.workflow(connection, workflow_id)
+
+    def events(self, workflow_id: str) -> list[Event]:
+        """The events of a workflow in the order of the log, archived ones and all."""
+        with self.pool.connection() as connection:
+            return reader.of_workflow(connection, workflow_id)
+
+    def executions(self, workflow_id: str) -> list[TaskExecution]:
+        """Every attempt of a workflow, in the order they began; raises `NotFound` when it is archived."""
+        with self.pool.connection() as connection:
+            found = reads.executions_of(connection, workflow_id)
+            return found or _nothing(connection, "workflow", workflow_id, found)
 
     def timeline(self, workflow_id: str, *, cursor: str | None = None, limit: int = 500) -> Page[TimelineEntry]:
-        """What happened in a workflow, in the order of the log: changes, executions, messages, feedback, events."""
+        """What happened in a workflow, in the order of the log: changes, executions, messages, feedback, events.
+
+        Raises `NotFound` when it is archived; `events` gives what happened in it.
+        """
         with self.pool.connection() as connection:
+            reads.refuse_archived(connection, "workflow", workflow_id)
             return search.timeline(connection, workflow_id, cursor=cursor, limit=limit)
 
     def messages(self, conversation_id: str, *, after_seq: int = 0, limit: int = 10_000) -> list[Message]:
-        """The messages of a conversation's newest branch, in order; `conversation` gives the others."""
+        """The messages of a conversation's newest branch, in order; `conversation` gives the others.
+
+        Raises `NotFound` when it is archived.
+        """
         with self.pool.connection() as connection:
-            return branches.branch(connection, conversation_id, after_seq=after_seq, limit=limit)
+            found = branches.branch(connection, conversation_id, after_seq=after_seq, limit=limit)
+            return found or _nothing(connection, "conversation", conversation_id, found)
 
     def feedback_of(self, workflow_id: str) -> list[Feedback]:
-        """Every judgement of a workflow."""
+        """Every judgement of a workflow; raises `NotFound` when it is archived."""
         with self.pool.connection() as connection:
-            return reads.feedback_of(connection, workflow_id)
+            found = reads.feedback_of(connection, workflow_id)
+            return found or _nothing(connection, "workflow", workflow_id, found)
 
     def usage(self, workflow_id: str, *, with_children: bool = False) -> UsageTotal:
         """Tokens and cost of a workflow's model calls; `with_children` adds those of the workflows it started."""
         with self.pool.connection() as connection:
+            reads.refuse_archived(connection, "workflow", workflow_id)
             return aggregates.workflow_usage(connection, workflow_id, with_children=with_children)
 
     def statistics(
@@ -206,3 +232,9 @@ class ReadingMixin:
     def _period(self, since: datetime | None, until: datetime | None) -> tuple[datetime, datetime]:
         until = until or self.clock.now()
         return since or until - _DAY, until
+
+
+def _nothing(connection: Connection, what: str, entity_id: str, found: list[T]) -> list[T]:
+    """What was found, which is nothing; raises `NotFound` when that is because it is archived."""
+    reads.refuse_archived(connection, what, entity_id)
+    return found
