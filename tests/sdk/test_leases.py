@@ -89,7 +89,7 @@ def test_a_heartbeat_between_the_look_and_the_verdict_saves_the_worker_and_its_w
 
     def look_and_then_hear(connection):
         found = looked(connection)
-        assert reads.heartbeat(connection, silent)
+        assert reads.heartbeat(connection, silent) == "alive"
         return found
 
     monkeypatch.setattr(reads, "watched_workers", look_and_then_hear)
@@ -118,6 +118,21 @@ def test_an_outage_longer_than_the_lease_costs_no_live_worker_its_work(database_
             assert not any(workers(late).values())
         for one in ledgers:
             one.close()
+
+
+def test_a_worker_whose_start_still_waits_in_the_spool_keeps_its_id(database_url, tmp_path, monkeypatch):
+    monkeypatch.setattr("workledger.sdk.scribe._RETRY_S", 2.0)  # the heartbeat comes before the replay
+    with Proxy(database_url) as proxy, workledger.open(proxy.url, home=tmp_path) as ledger:
+        proxy.refuse()
+        with ledger.start_workflow("w", workflow_id="w"):
+            first = ledger.worker_id
+            proxy.heal()
+            ledger._worker.beat_once()
+            assert ledger.worker_id == first
+            wait_until(lambda: workers(ledger) == {first: False}, timeout_s=30)
+            ledger._worker.beat_once()
+            assert ledger.worker_id == first
+            assert [workflow.workflow_id for workflow in ledger.running()] == ["w"]
 
 
 PAUSED = textwrap.dedent("""

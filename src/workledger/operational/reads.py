@@ -350,8 +350,8 @@ def worker_is_alive(connection: Connection, worker_id: str) -> bool:
         return cursor.fetchone() is not None
 
 
-def heartbeat(connection: Connection, worker_id: str) -> bool:
-    """Say that a worker is alive; False when it has been declared stopped or lost."""
+def heartbeat(connection: Connection, worker_id: str) -> str:
+    """Say that a worker is alive; `alive`, `ended` when it has been declared stopped or lost, else `unknown`."""
     with translate_errors(), psycopg.RawCursor(connection) as cursor:
         cursor.execute(load("workledger.operational", "heartbeat"), (worker_id,))
-        return cursor.fetchone() is not None
+        return cast("tuple[str]", cursor.fetchone())[0]

@@ -141,6 +141,11 @@ class Scribe:
         """Whether the calling code records inside a transaction of its own."""
         return self._joined.get() is not None
 
+    @property
+    def is_away(self) -> bool:
+        """Whether changes wait in the spool, so that none may go direct."""
+        return self._is_away
+
     def flush(self) -> None:
         """Return when everything buffered is committed (or spooled)."""
         if self._is_away:

@@ -17,6 +17,7 @@ from workledger.model import change as changes
 from workledger.model.clock import Clock
 from workledger.model.ids import new_id
 from workledger.operational import reads
+from workledger.postgres.connection import Connection
 from workledger.postgres.forks import forget_after_fork
 from workledger.postgres.pool import ConnectionPool
 from workledger.sdk.scribe import Scribe
@@ -118,10 +119,21 @@ class Worker:
         """Send one heartbeat, and fail what other workers left behind."""
         with self._pool.connection() as connection:
             worker_id = self._worker_id
-            if worker_id is not None and not reads.heartbeat(connection, worker_id):
+            if worker_id is not None and self._is_ended(connection, worker_id):
                 self._begin_anew(worker_id)
             self._reaper.reap_once(connection)
         self._scribe.look_after_spool()
+
+    def _is_ended(self, connection: Connection, worker_id: str) -> bool:
+        """Send the heartbeat; whether nobody takes it as ours any more.
+
+        Where nothing is recorded of us, our start may still be buffered, or wait in the spool with all our work.
+        """
+        heard = reads.heartbeat(connection, worker_id)
+        if heard == "unknown":
+            self._scribe.flush()
+            return not self._scribe.is_away and reads.heartbeat(connection, worker_id) != "alive"
+        return heard == "ended"
 
     def _begin_anew(self, worker_id: str) -> None:
         """Go on under a new id, unless this process has none any more because it is stopping."""
