@@ -70,9 +70,12 @@ $$;
 -- What is archived happened once: an id that was used is not used again.
 CREATE FUNCTION refuse_archived_workflow() RETURNS trigger
     LANGUAGE plpgsql AS $$
+DECLARE
+    used text;
 BEGIN
-    IF EXISTS (SELECT FROM archived_workflows a WHERE a.workflow_id = NEW.workflow_id) THEN
-        RAISE EXCEPTION 'workflow % is archived', NEW.workflow_id
+    SELECT a.workflow_id INTO used FROM begun b JOIN archived_workflows a ON a.workflow_id = b.workflow_id LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'workflow % is archived', used
             USING ERRCODE = 'unique_violation', DETAIL = 'An archived workflow is not started again; use another id.';
     END IF;
     RETURN NULL;
@@ -80,19 +83,24 @@ END $$;
 
 CREATE FUNCTION refuse_archived_conversation() RETURNS trigger
     LANGUAGE plpgsql AS $$
+DECLARE
+    used text;
 BEGIN
-    IF EXISTS (SELECT FROM archived_conversations a WHERE a.conversation_id = NEW.conversation_id) THEN
-        RAISE EXCEPTION 'conversation % is archived', NEW.conversation_id
+    SELECT a.conversation_id INTO used
+    FROM begun b JOIN archived_conversations a ON a.conversation_id = b.conversation_id LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'conversation % is archived', used
             USING ERRCODE = 'unique_violation', DETAIL = 'An archived conversation is not continued; use another id.';
     END IF;
     RETURN NULL;
 END $$;
 
--- After the insert, and so with a snapshot that is younger than the wait for whoever is archiving the same id.
-CREATE TRIGGER archived_once AFTER INSERT ON workflows
-    FOR EACH ROW EXECUTE FUNCTION refuse_archived_workflow();
-CREATE TRIGGER archived_once AFTER INSERT ON conversations
-    FOR EACH ROW EXECUTE FUNCTION refuse_archived_conversation();
+-- After the insert, and so with a snapshot that is younger than the wait for whoever is archiving the same id. Once a
+-- statement, whatever it inserts: a batch pays for one look.
+CREATE TRIGGER archived_once AFTER INSERT ON workflows REFERENCING NEW TABLE AS begun
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_archived_workflow();
+CREATE TRIGGER archived_once AFTER INSERT ON conversations REFERENCING NEW TABLE AS begun
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_archived_conversation();
 
 -- Where a month was archived and is recorded into again, the primary key does not know what was there; the positions
 -- do.
