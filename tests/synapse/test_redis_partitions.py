@@ -128,6 +128,18 @@ def test_a_publisher_that_leaves_something_out_says_so_in_every_stream(
     assert read_all(bus) == [*range(1, 101), *range(121, 301)]
 
 
+def test_a_publisher_that_another_has_overtaken_knows_what_that_one_has_passed_on(
+    bus: PartitionedRedisBus, client: redis.Redis, url: str
+) -> None:
+    publish(bus, 1, 100)
+    with closing(PartitionedRedisBus(url, project=SCHEMA)) as another:
+        publish(another, 101, 150)
+    publish(bus, 101, 200)  # as it would have, had it looked before the other one had published
+    for number in range(COUNT):
+        found = entries(client, number)
+        assert [previous for _, previous, _ in found] == [0, *(position for position, _, _ in found)][:-1]
+
+
 def test_another_number_of_streams_is_refused(bus: PartitionedRedisBus, any_redis_url: str) -> None:
     publish(bus, 1, 5)
     with closing(PartitionedRedisBus(f"{any_redis_url}?partitions=8", project=SCHEMA)) as other:

@@ -116,7 +116,9 @@ class PartitionedRedisBus:
         """Add events, a pipeline to each server at a time; then say that they are there."""
         for batch in batches(events, limit=PIPELINE_EVENTS, limit_bytes=PIPELINE_BYTES):
             if self._upto is None or batch[0].position != self._upto + 1:
-                self._begin(after=batch[0].position - 1)
+                batch = self._begin(batch)  # noqa: PLW2901  what another has published meanwhile
+            if not batch:
+                continue
             self._upto, lost = None, self._lost
             tops: dict[int, int] = {}
             requests = [self._request(event, tops) for event in batch]
@@ -154,12 +156,18 @@ class PartitionedRedisBus:
         """Close the connections."""
         self._servers.close()
 
-    def _begin(self, *, after: int) -> None:
-        """Find out what is known of the events up to `after`, which somebody has passed on, or which are left out."""
-        known = published(self._servers, self._project)
-        self._previous, self._since = {}, after
-        if known.position == after and not self._lost:
+    def _begin(self, batch: Sequence[BusEvent]) -> Sequence[BusEvent]:
+        """Find out what is known of the events before these; give those of these that nobody has passed on."""
+        known, self._upto = published(self._servers, self._project), None
+        if not self._lost:
+            batch = [event for event in batch if event.position > known.position]
+        after = batch[0].position - 1 if batch else known.position
+        self._previous, self._since = {}, after  # the streams may lack any of what is left out
+        # The one key may be lost without the other: then what is known of the streams is ahead of what is published.
+        is_sound = max([known.since, *known.tops.values()]) <= known.position
+        if known.position == after and is_sound and not self._lost:
             self._previous, self._since = known.tops, known.since
+        return batch
 
     def _request(self, event: BusEvent, tops: dict[int, int]) -> tuple[str, Command]:
         found = attributes(event.data, source=self._source)
