@@ -254,6 +254,34 @@ def test_maintenance_joins_small_files_and_harms_nothing(journal: Journal, land:
 
 
 @on_files
+def test_landing_goes_on_while_tables_are_maintained(journal: Journal, open_again: Open) -> None:
+    stop = threading.Event()
+    bus = PostgresBus(DatabaseTail(connect=journal.connect, schema=SCHEMA))
+    landing = Landing(connect=journal.connect, bus=bus, store=open_again(), schema=SCHEMA, shard_rows=10, flush_s=0.05)
+    thread = threading.Thread(target=landing.run, args=(stop,))
+    journal.events(150)
+    head = journal.sequence()
+    store, refused = open_again(), set()
+
+    def is_landed() -> bool:
+        try:
+            open_again().table(RecordType.EVENTS).maintain(keep=timedelta(0))
+        except Unavailable as error:
+            refused.add(error.details.get("outrun"))
+        return store.position() == head
+
+    thread.start()
+    try:
+        wait_until(is_landed, timeout_s=120)
+    finally:
+        stop.set()
+        thread.join(120)
+    bus.close()
+    assert refused <= {True}
+    assert_right(journal, open_again())
+
+
+@on_files
 def test_what_nobody_names_is_removed_when_it_is_old(
     journal: Journal, land: Land, open_again: Open, tmp_path: Path
 ) -> None:

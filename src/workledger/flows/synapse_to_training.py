@@ -127,6 +127,9 @@ class Landing:
                 self._hold(stop)
                 pause_s, failures = _STANDBY_S, 0
             except Unavailable as error:
+                if error.details.get("outrun"):  # nothing is away: somebody else was first, and that is done
+                    pause_s = _STANDBY_S
+                    continue
                 if not failures:
                     logger.warning("landing.waiting store=%s reason=%s", self._store.name, error)
                 # A store that takes some of what it is given is in trouble, not away.
