@@ -2,10 +2,9 @@
 
     python benchmarks/landing.py [--events 1000000] [--rounds 2] [--peers PYTHON]
 
-The events have about 300 B of JSON; every second one ends an attempt at a task, which is a line of its own beside that
-of the event. Each landing is a process of its own, which says its time without its start, and whose peak of memory is
-taken when it ends. The floor is a COPY of the events
-in text, unordered, straight into a file.
+The events have about 300 B of JSON. Twelve are a workflow of five tasks, of which six are the ends of something: a line
+of its own beside that of the event. Each landing is a process of its own, which says its time without its start, and
+its peak of memory. The floor is a COPY of the events in text, unordered, straight into a file.
 
 `--peers` names the Python of an environment that has dlt, which reads the same rows into Parquet through connectorx and
 into JSONL through SQLAlchemy. It is kept apart because it pins what we do not:
@@ -54,13 +53,16 @@ INSERT INTO events (
     event_id, event_type, entity_type, entity_id, workflow_id, severity, created_at, recorded_at, payload)
 SELECT (substr(h, 1, 8) || '-' || substr(h, 9, 4) || '-7' || substr(r, 1, 3) || '-8' || substr(r, 4, 3) || '-'
         || substr(r, 7, 12))::uuid,
-       (ARRAY['task.started', 'task.completed'])[1 + i %% 2], 'task', 'execution-' || md5((i / 2)::text),
-       'workflow-' || md5((i / 12)::text), 'info', at, at, jsonb_build_object(
-           'task_name', 'summarise', 'kind', 'task', 'step_key', 'step-1', 'worker_id', 'worker-12',
+       CASE k WHEN 0 THEN 'workflow.started' WHEN 11 THEN 'workflow.completed'
+              ELSE (ARRAY['task.completed', 'task.started'])[1 + k %% 2] END,
+       CASE WHEN k IN (0, 11) THEN 'workflow' ELSE 'task' END,
+       CASE WHEN k IN (0, 11) THEN 'workflow-' || w ELSE 'execution-' || md5(w || (k + 1) / 2) END,
+       'workflow-' || w, 'info', at, at, jsonb_build_object(
+           'name', 'summaries', 'task_name', 'summarise', 'kind', 'task', 'step_key', 'step-1', 'worker_id', 'w-12',
            'input', jsonb_build_object('query', md5(i::text) || md5((i + 1)::text), 'n', i, 'options',
                                        jsonb_build_array('a', 'b', i)),
            'text', md5((i + 2)::text) || ' ' || md5((i + 5)::text))
-FROM (SELECT i, now() + (i - %(last)s::int) * interval '1 ms' AS at
+FROM (SELECT i, (i - 1) %% 12 AS k, md5(((i - 1) / 12)::text) AS w, now() + (i - %(last)s::int) * interval '1 ms' AS at
       FROM generate_series(%(first)s::int, %(last)s::int) AS i) AS made
 CROSS JOIN LATERAL (SELECT lpad(to_hex(floor(extract(epoch FROM at) * 1000)::bigint), 12, '0') AS h,
                            md5(i::text || random()) AS r) AS parts
