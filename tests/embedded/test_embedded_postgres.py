@@ -299,6 +299,24 @@ def test_a_server_that_dies_while_it_is_adopted_is_replaced(data_dir: Path, monk
     assert ask(url, "SELECT 1") == 1
 
 
+def test_a_server_that_dies_before_it_is_asked_is_replaced(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = EmbeddedPostgres(data_dir)
+    url = server.ensure_running()
+    ensure_database = Server.ensure_database
+
+    def killed_and_asked(found: Server) -> None:
+        monkeypatch.undo()
+        pid = server.pid
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        ensure_database(found)
+
+    monkeypatch.setattr(Server, "is_ready", lambda _: False)
+    monkeypatch.setattr(Server, "ensure_database", killed_and_asked)
+    assert server.ensure_running() == url
+    assert ask(url, "SELECT 1") == 1
+
+
 def test_a_path_with_spaces_and_odd_characters_works(data_dir: Path) -> None:
     odd = data_dir.parent / "it's my, project" / "größe" / "postgres"
     with EmbeddedPostgres(odd) as url:

@@ -127,6 +127,10 @@ class Server:
         said = self._said()
         return said.pid if said is not None and self.lifeline.is_ours(said.pid) else None
 
+    def has_ended(self, *, within_s: float) -> bool:
+        """Tell whether the postmaster is gone, or goes in a moment."""
+        return eventually(lambda: self.postmaster() is None, timeout_s=within_s)
+
     def prepare(self, lock: int) -> None:
         """Make the cluster if there is none; `lock` is the descriptor of the lock that the caller holds."""
         for unfinished in self.place.glob("cluster.new-*"):

@@ -56,7 +56,14 @@ class EmbeddedPostgres:
                 server = self._found() or self._settle()
                 server.prepare(lock)
                 server.start()
-                server.ensure_database()
+                try:
+                    server.ensure_database()
+                except DatabaseUnavailable:
+                    # One that was killed a moment before may have been ready until then.
+                    if not server.has_ended(within_s=1.0):
+                        raise
+                    server.start()
+                    server.ensure_database()
                 return server.url
 
     def stop(self, *, timeout_s: float = 30.0) -> None:
