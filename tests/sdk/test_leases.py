@@ -106,11 +106,11 @@ def test_an_outage_longer_than_the_lease_costs_no_live_worker_its_work(database_
         for run in runs:
             run.__enter__()
         proxy.refuse()
-        threading.Event().wait(2.5)
+        threading.Event().wait(1.6)
         proxy.heal()
         with workledger.open(database_url, home=tmp_path / "late", lease_s=1) as late:
             late.worker_id  # noqa: B018  it comes when the others are silent, and looks at once
-            threading.Event().wait(2.0)
+            threading.Event().wait(1.4)
             assert [late.get_workflow(f"w{n}").status for n in range(3)] == ["running"] * 3
             for run in reversed(runs):
                 run.__exit__(None, None, None)
