@@ -135,6 +135,25 @@ def test_a_worker_whose_start_still_waits_in_the_spool_keeps_its_id(database_url
             assert [workflow.workflow_id for workflow in ledger.running()] == ["w"]
 
 
+def test_a_heartbeat_that_gets_no_answer_holds_nobody_up(database_url, tmp_path, monkeypatch):
+    begun, answered = threading.Event(), threading.Event()
+
+    def unanswered(*_):
+        begun.set()
+        assert answered.wait(60)
+        return "alive"
+
+    with workledger.open(database_url, home=tmp_path, lease_s=0.3) as ledger:
+        first = ledger.worker_id
+        with monkeypatch.context() as slow:
+            slow.setattr(reads, "heartbeat", unanswered)
+            slow.setattr("workledger.sdk.worker.Worker._catch_up", lambda _: pytest.fail("it waits"))
+            assert begun.wait(30)
+            threading.Event().wait(0.5)  # longer than the lease
+            assert ledger.worker_id == first
+            answered.set()
+
+
 PAUSED = textwrap.dedent("""
     import sys, workledger
     from workledger.errors import WorkledgerError

@@ -56,6 +56,7 @@ class Worker:
         self._caught_up = threading.Event()
         self._stopping = False
         self._awake_s = 0.0
+        self._is_beating = False
         self._thread: threading.Thread | None = None
         self._reaper = Reaper(self._recorder, clock=self._clock, pause_s=self._lease_s / 3)
 
@@ -63,7 +64,7 @@ class Worker:
     def worker_id(self) -> str:
         """The id under which this process works; registers it when it is new, or was declared lost in a pause."""
         worker_id = self._worker_id
-        if worker_id is not None and self._clock.monotonic_s() - self._awake_s <= self._lease_s:
+        if worker_id is not None and not self._stood_still():
             return worker_id
         if worker_id is not None:
             self._catch_up()
@@ -72,6 +73,10 @@ class Worker:
                 self._worker_id = self._register()
                 self._start_beating()
             return self._worker_id
+
+    def _stood_still(self) -> bool:
+        """Whether this process did nothing for longer than its lease; a heartbeat under way is no standstill."""
+        return not self._is_beating and self._clock.monotonic_s() - self._awake_s > self._lease_s
 
     def _catch_up(self) -> None:
         """This process stood still for longer than its lease: have the heartbeat find out who we are now.
@@ -110,9 +115,11 @@ class Worker:
             self._wake.clear()
             if self._stopping:
                 return
+            self._is_beating = True
             # Unheard, it tries again soon: when the database is back, others begin to count.
             pause_s = self._lease_s / 3 if self._quietly(self.beat_once) else min(self._lease_s / 3, _AGAIN_S)
             self._awake_s = self._clock.monotonic_s()
+            self._is_beating = False
             self._caught_up.set()
 
     def beat_once(self) -> None:
