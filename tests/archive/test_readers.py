@@ -60,12 +60,12 @@ def test_the_bus_that_is_none_gives_only_what_the_database_has(old):
 
 
 class Receiver(BaseHTTPRequestHandler):
-    """Takes everything."""
+    """Takes everything, unless it is told to refuse."""
 
     def do_POST(self):
         said = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.taken.append(said["data"]["position"])
-        self.send_response(204)
+        self.send_response(self.server.answer)
         self.end_headers()
 
     def log_message(self, *_):
@@ -75,7 +75,7 @@ class Receiver(BaseHTTPRequestHandler):
 @pytest.fixture
 def receiver():
     server = ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
-    server.taken = []
+    server.taken, server.answer = [], 204
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     yield server
@@ -102,6 +102,21 @@ def test_a_webhook_that_begins_with_the_whole_log_delivers_what_is_archived(old,
     assert receiver.taken == [event.position for event in completed]
     assert len(completed) == 3
     assert consumers.position_of(old.connection, "webhook:h") == head
+
+
+def test_a_webhook_that_waits_keeps_nothing_from_being_archived(old, receiver):
+    old.live(3)
+    old.archive()
+    old.live(4)
+    add_hook(old, receiver, after=0)
+    receiver.answer = 503
+    with closing(Courier("h", connect=old.connect, schema=SCHEMA)) as courier:
+        assert courier.step() == 0
+        assert receiver.taken == [1]
+        held = next(one.held for one in old.archive().partitions if one.partition == "events_2026_04")
+        assert "is being read by who verifies, or begins far back" in held
+        courier.wait(0.01)
+        assert "events_2026_04" in {one.partition for one in old.archive().partitions if one.dropped}
 
 
 def test_a_dead_letter_whose_event_is_archived_is_delivered_after_all(old, receiver):

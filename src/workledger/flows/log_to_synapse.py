@@ -188,6 +188,8 @@ class DatabaseTail:
     def wait(self, timeout_s: float) -> None:
         """Wait for the sequencer's notification, at most so long."""
         connection = self._live()
+        if isinstance(self._lines, WholeLog):
+            self._lines.close()  # whoever waits, for however long, keeps no partition from being dropped
         if not self._listen:
             threading.Event().wait(min(timeout_s, _MAX_PAUSE_S))
             return

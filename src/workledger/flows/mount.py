@@ -35,11 +35,12 @@ class Mount:
 
 
 @contextmanager
-def mounted(connection: Connection) -> Generator[Mount]:
+def mounted(connection: Connection, *, after: int = 0) -> Generator[Mount]:
     """Have archived rows stand among those of the database for this connection, for the block.
 
-    The connection must be in autocommit, and a session of its own that can read archives. Needs room for the rows in
-    PostgreSQL's temporary files. Without an archive it costs a look, and where it is mounted already, nothing.
+    Of events, only the files that go beyond position `after` are loaded. The connection must be in autocommit, and a
+    session of its own that can read archives. Needs room for the rows in PostgreSQL's temporary files. Without an
+    archive it costs a look, and where it is mounted already, nothing.
     """
     mount = Mount()
     if is_mounted(connection):
@@ -51,7 +52,7 @@ def mounted(connection: Connection) -> Generator[Mount]:
         return
     _run(connection, "hold_mounted")
     try:
-        if files := [file for file in archive_index.files(connection) if _is_needed(file)]:
+        if files := [file for file in archive_index.files(connection) if _is_needed(file, after)]:
             _load(connection, files, mount)
             set_mounted(connection, mounted=True)
         yield mount
@@ -64,19 +65,21 @@ def mounted(connection: Connection) -> Generator[Mount]:
 
 
 @contextmanager
-def mounted_if_behind(connection: Connection, position: int, *, with_state: bool = False) -> Generator[int]:
+def mounted_if_behind(
+    connection: Connection, position: int, *, with_state: bool = False, only_after: bool = False
+) -> Generator[int]:
     """The same, for who has read up to a position, and only when something after it is archived.
 
     `with_state` is for who asks the state about events: there it counts, too, that a workflow has left the state
-    while its events are still there. Gives the last such position; 0 when there is none after that position, and
-    nothing is mounted.
+    while its events are still there. `only_after` is for who looks at nothing before the position. Gives the last
+    archived position; 0 when there is none after that position, and nothing is mounted.
     """
     last_of = archive_index.last_left if with_state else archive_index.last_archived
     last = last_of(connection)
     if last <= position:
         yield 0
         return
-    with mounted(connection) as mount:
+    with mounted(connection, after=position if only_after else 0) as mount:
         if mount.faults:
             raise mount.faults[0][1]
         yield last_of(connection)
@@ -93,9 +96,11 @@ def _refuse_pooled(connection: Connection) -> None:
         )
 
 
-def _is_needed(file: ArchiveFile) -> bool:
+def _is_needed(file: ArchiveFile, after: int) -> bool:
     """Say whether rows of a file may have left the database. Events do so all at once; other rows one by one."""
-    return file.kind in _KINDS and (file.removed_at is not None or file.kind != "events")
+    if file.kind == "events":
+        return file.removed_at is not None and (file.last_position or 0) > after
+    return file.kind in _KINDS
 
 
 def _load(connection: Connection, files: list[ArchiveFile], mount: Mount) -> None:

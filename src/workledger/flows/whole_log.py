@@ -32,7 +32,7 @@ class WholeLog:
             self.close()
         lines = self._lines.read(after=after, limit=limit)
         if not self._archived and _skips(lines, after):
-            self._archived = self._mount.enter_context(mounted_if_behind(self._connection, after))
+            self._archived = self._mount.enter_context(mounted_if_behind(self._connection, after, only_after=True))
             if not self._archived:
                 self._mount.close()
                 return lines

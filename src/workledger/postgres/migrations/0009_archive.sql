@@ -230,7 +230,7 @@ BEGIN
             USING ERRCODE = 'object_not_in_prerequisite_state';
     END IF;
     IF NOT pg_try_advisory_xact_lock(hashtextextended(current_schema() || '.mounted', 0)) THEN
-        RAISE EXCEPTION '% is being verified', partition USING ERRCODE = 'lock_not_available';
+        RAISE EXCEPTION '% is being read by who verifies, or begins far back', partition USING ERRCODE = 'lock_not_available';
     END IF;
 
     PERFORM set_config('lock_timeout', lock_timeout_ms::text, true);
