@@ -120,6 +120,9 @@ def from_postgres(
         if name.startswith("dlt"):
             ours = figures[name.removeprefix("dlt ")]
             rows.append((name, f"{figure:,.0f}/s", f"ours is {ours / figure:.1f} times as fast"))
+    for kind in ("delta", "iceberg"):
+        seconds = _child(["land", url, f"{kind}+file:{folder}/{kind}"], peaks, kind)
+        rows.append((f"PostgreSQL to {kind}", f"{given.events / seconds:,.0f}/s", ""))
     for verb in ("rebuild", "compact", "verify"):
         seconds = _child([verb, url, f"file:{folder}/{verb}?format=jsonl"], peaks, verb)
         rows.append((verb, f"{given.events / seconds:,.0f}/s", ""))
@@ -138,7 +141,9 @@ def _copy(url: str, path: Path) -> None:
 
 def _child(arguments: list[str], peaks: dict[str, int], name: str) -> float:
     """Run a part of this script in a process of its own; gives the seconds it says, and keeps its peak in KiB."""
-    done = subprocess.run([sys.executable, __file__, "--part", *arguments], check=True, stdout=subprocess.PIPE)
+    argv = [sys.executable, __file__, "--part", *arguments]
+    environ = {**os.environ, "ARROW_DEFAULT_MEMORY_POOL": "system"}  # as the command line has it
+    done = subprocess.run(argv, check=True, stdout=subprocess.PIPE, env=environ)
     said = json.loads(done.stdout)
     peaks[name] = max(peaks.get(name, 0), said["peak"])
     return said["seconds"]
@@ -146,7 +151,7 @@ def _child(arguments: list[str], peaks: dict[str, int], name: str) -> float:
 
 def part(verb: str, url: str, store_url: str) -> None:
     """Do one thing to a store, and say how long it took and how much memory."""
-    store = open_store(store_url)
+    store = open_store(store_url, database_url=lambda: url, project=SCHEMA)
     with connect(url, schema=SCHEMA) as connection, closing(_tail(url)) as bus:
         ((head,),) = connection.execute("SELECT position FROM log_head").fetchall()
         land = partial(land_once, connection, bus=bus, store=store, schema=SCHEMA)

@@ -33,6 +33,8 @@ __all__ = ["open_delta"]
 
 _APP: Final = "workledger"
 _TARGET_BYTES: Final = 64 * 1024 * 1024
+#: A row group is in memory until it is full.
+_GROUP_ROWS: Final = 16_384
 
 
 def open_delta(parts: SplitResult, *, options: dict[str, str]) -> LakeStore:
@@ -131,7 +133,9 @@ class _DeltaTable:
                 pa.RecordBatchReader.from_batches(lake_schema(self._record_type), batches),
                 **options,
                 target_file_size=_TARGET_BYTES,
-                writer_properties=WriterProperties(compression="ZSTD", compression_level=3),
+                writer_properties=WriterProperties(
+                    compression="ZSTD", compression_level=3, max_row_group_size=_GROUP_ROWS
+                ),
                 commit_properties=properties,
             )
 

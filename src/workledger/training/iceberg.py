@@ -66,7 +66,7 @@ __all__ = ["open_iceberg"]
 _CATALOG: Final = "workledger"
 _POSITION: Final = "workledger.position"
 #: So much is in memory at once while a commit is written.
-_PART_BYTES: Final = 32 * 1024 * 1024
+_PART_BYTES: Final = 8 * 1024 * 1024
 #: So much, compressed, is read at once and becomes one file, when there are so many files of it.
 _JOINED_BYTES: Final = 8 * 1024 * 1024
 _MANY_FILES: Final = 8
@@ -146,6 +146,7 @@ class _IcebergTable:
             transaction.set_properties(said)
             for part in _parts(batches, self._record_type):
                 transaction.append(part, snapshot_properties=said)
+                pa.default_memory_pool().release_unused()
         self._known = last
 
     def rows(self, first: int, last: int) -> Any:

@@ -26,8 +26,8 @@ __all__ = ["LakeStore", "LakeTable", "Maintained", "lake_batches", "lake_schema"
 
 #: Events last: their table says how far the store is.
 _ORDER: Final = (RecordType.WORKFLOWS, RecordType.TOOL_EXECUTIONS, RecordType.TASKS, RecordType.EVENTS)
-_IN_MEMORY_BYTES: Final = 16 * 1024 * 1024
-_BATCH_BYTES: Final = 4 * 1024 * 1024
+_IN_MEMORY_BYTES: Final = 4 * 1024 * 1024
+_BATCH_BYTES: Final = 1024 * 1024
 _POSITION: Final = re.compile(rb'\{"position":(\d+)').match
 #: The instant that a row belongs to the day of.
 _INSTANT: Final = dict.fromkeys(RecordType, "completed_at") | {RecordType.EVENTS: "created_at"}
