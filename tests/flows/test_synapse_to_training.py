@@ -297,11 +297,15 @@ def lander(road: Road) -> subprocess.Popen[bytes]:
     )
 
 
-@pytest.mark.parametrize("seed", [1])
-def test_kill_9_at_random_moments_two_writers_and_flushes_lose_and_repeat_nothing(road: Road, seed: int) -> None:
+@pytest.mark.parametrize(
+    ("seed", "rounds"), [pytest.param(1, 2, id="short"), pytest.param(2, 20, id="long", marks=pytest.mark.chaos)]
+)
+def test_kill_9_at_random_moments_two_writers_and_flushes_lose_and_repeat_nothing(
+    road: Road, seed: int, rounds: int
+) -> None:
     chance = random.Random(seed)
     recorded = 0
-    for _ in range(5):
+    for _ in range(rounds):
         landers = [lander(road) for _ in range(2)]
         for process in landers:
             assert process.stdout is not None
