@@ -104,10 +104,12 @@ class Carriers:
 
     def await_newest(self) -> None:
         """Wait until the newest is at work; Python takes its time to start."""
-        output = self._alive[-1].stdout
+        output, complaints = self._alive[-1].stdout, self._alive[-1].stderr
         assert output is not None
+        assert complaints is not None
         assert select.select([output], [], [], 60)[0]
-        output.readline()
+        if not output.readline():
+            raise AssertionError(complaints.read())
 
     def end(self) -> None:
         for process in self._alive:

@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 
 from workledger.assembly import make_loops, open_ledger
+from workledger.errors import Unavailable
 from workledger.flows import synapse_to_training, up
 from workledger.settings import Settings
 from workledger.training import bucket
@@ -40,7 +41,7 @@ while True:
     try:
         ledger = open_ledger(settings)
         break
-    except Exception:
+    except Unavailable:  # PostgreSQL is away
         threading.Event().wait(0.1)
 with ledger:
     loops = make_loops(settings, ledger)
