@@ -135,7 +135,7 @@ def test_a_worker_whose_start_still_waits_in_the_spool_keeps_its_id(database_url
             assert [workflow.workflow_id for workflow in ledger.running()] == ["w"]
 
 
-def test_a_heartbeat_that_gets_no_answer_holds_nobody_up(database_url, tmp_path, monkeypatch):
+def test_a_heartbeat_that_gets_no_answer_does_not_hold_up_who_goes_on_recording(database_url, tmp_path, monkeypatch):
     begun, answered = threading.Event(), threading.Event()
 
     def unanswered(*_):
@@ -143,15 +143,46 @@ def test_a_heartbeat_that_gets_no_answer_holds_nobody_up(database_url, tmp_path,
         assert answered.wait(60)
         return "alive"
 
-    with workledger.open(database_url, home=tmp_path, lease_s=0.3) as ledger:
+    clock, waited = HandClock(), []
+    with workledger.open(database_url, home=tmp_path, lease_s=0.3, clock=clock) as ledger:
         first = ledger.worker_id
         with monkeypatch.context() as slow:
             slow.setattr(reads, "heartbeat", unanswered)
-            slow.setattr("workledger.sdk.worker.Worker._catch_up", lambda _: pytest.fail("it waits"))
+            slow.setattr("workledger.sdk.worker.Worker._catch_up", lambda _: waited.append(clock.at_s))
             assert begun.wait(30)
-            threading.Event().wait(0.5)  # longer than the lease
+            for _ in range(10):
+                clock.at_s += 0.2
+                assert ledger.worker_id == first
+            assert waited == []
+            clock.at_s += 0.4  # nothing for longer than the lease
             assert ledger.worker_id == first
+            assert waited == [clock.at_s]
             answered.set()
+
+
+def test_a_heartbeat_that_was_sent_before_a_pause_does_not_answer_for_the_time_after(ledger, monkeypatch):
+    worker, heard = ledger._worker, reads.heartbeat
+    first = ledger.worker_id
+    under_way, paused = threading.Event(), threading.Event()
+
+    def heard_and_then_paused(connection, worker_id):
+        answer = heard(connection, worker_id)
+        under_way.set()
+        assert paused.wait(60)
+        return answer
+
+    with monkeypatch.context() as pausing:
+        pausing.setattr(reads, "heartbeat", heard_and_then_paused)
+        worker._wake.set()
+        assert under_way.wait(30)
+    with ledger.pool.connection() as connection:
+        connection.execute("UPDATE workers SET heartbeat_at = now() - interval '1 hour'")
+        reap(connection, ledger.recorder, clock=ledger.clock)
+    worker._awake_s -= 3600
+    asked = threading.Timer(0.2, paused.set)
+    asked.start()
+    assert ledger.worker_id != first
+    asked.join()
 
 
 PAUSED = textwrap.dedent("""

@@ -53,10 +53,10 @@ class Worker:
         self._worker_id: str | None = None
         self._lock = threading.Lock()
         self._wake = threading.Event()
-        self._caught_up = threading.Event()
+        self._beaten = threading.Condition()
+        self._asked = self._answered = 0
         self._stopping = False
         self._awake_s = 0.0
-        self._is_beating = False
         self._thread: threading.Thread | None = None
         self._reaper = Reaper(self._recorder, clock=self._clock, pause_s=self._lease_s / 3)
 
@@ -64,9 +64,11 @@ class Worker:
     def worker_id(self) -> str:
         """The id under which this process works; registers it when it is new, or was declared lost in a pause."""
         worker_id = self._worker_id
-        if worker_id is not None and not self._stood_still():
-            return worker_id
         if worker_id is not None:
+            now_s = self._clock.monotonic_s()
+            if now_s - self._awake_s <= self._lease_s:
+                self._awake_s = now_s
+                return worker_id
             self._catch_up()
         with self._lock:
             if self._worker_id is None:
@@ -74,18 +76,16 @@ class Worker:
                 self._start_beating()
             return self._worker_id
 
-    def _stood_still(self) -> bool:
-        """Whether this process did nothing for longer than its lease; a heartbeat under way is no standstill."""
-        return not self._is_beating and self._clock.monotonic_s() - self._awake_s > self._lease_s
-
     def _catch_up(self) -> None:
-        """This process stood still for longer than its lease: have the heartbeat find out who we are now.
+        """Nothing was heard of this process for longer than its lease: have a new heartbeat find out who we are now.
 
         Waits for a moment only. Where the database does not answer, the old id is as good as any.
         """
-        self._caught_up.clear()
-        self._wake.set()
-        self._caught_up.wait(min(self._lease_s, _CATCH_UP_S))
+        with self._beaten:
+            self._asked += 1
+            asked = self._asked
+            self._wake.set()
+            self._beaten.wait_for(lambda: self._answered >= asked, _CATCH_UP_S)
         self._awake_s = self._clock.monotonic_s()
 
     def _register(self) -> str:
@@ -115,12 +115,14 @@ class Worker:
             self._wake.clear()
             if self._stopping:
                 return
-            self._is_beating = True
+            asked, began_s = self._asked, self._clock.monotonic_s()
             # Unheard, it tries again soon: when the database is back, others begin to count.
             pause_s = self._lease_s / 3 if self._quietly(self.beat_once) else min(self._lease_s / 3, _AGAIN_S)
-            self._awake_s = self._clock.monotonic_s()
-            self._is_beating = False
-            self._caught_up.set()
+            # A heartbeat says that we were there when it was sent: we may have stood still since.
+            self._awake_s = max(self._awake_s, began_s)
+            with self._beaten:
+                self._answered = asked
+                self._beaten.notify_all()
 
     def beat_once(self) -> None:
         """Send one heartbeat, and fail what other workers left behind."""
