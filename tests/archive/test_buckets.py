@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from archive.test_reading import assert_same, everything
-from workledger.errors import ConfigurationError, StoreCorrupted
+from workledger.errors import ConfigurationError, StoreCorrupted, Unavailable
 from workledger.postgres.archive_access import give_access
 from workledger.training.archive_access import FileAccess
-from workledger.training.archive_files import archive_root, open_archive_file, open_files
+from workledger.training.archive_files import archive_root, explained, open_archive_file, open_files
+from workledger.training.clouds import cloud_error
 from workledger.training.urls import open_bucket
 
 
@@ -100,6 +101,16 @@ def test_a_bucket_that_is_not_there_is_named_and_nothing_leaves(old, moto_cloud)
         old.archive()
     assert old.counts() == counts
     assert old.faults() == []
+
+
+def test_a_bucket_that_is_away_is_said_in_the_words_of_the_archive():
+    refused = OSError("error sending request: connection refused")
+    with pytest.raises(Unavailable) as caught, explained("s3://lake/archive", Unavailable):
+        raise cloud_error(refused, name="s3://lake/archive")
+    assert str(caught.value) == (
+        "the archive cannot be written: s3://lake/archive cannot be reached: connection refused. Nothing has left the "
+        "database for it; archive again later"
+    )
 
 
 @pytest.mark.parametrize("url", ["s3://", "s3://key@bucket/x", "s3://bucket/x?format=jsonl", "gs:/x"])

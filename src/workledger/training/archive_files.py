@@ -200,8 +200,13 @@ def explained(root: Path | str, also: type[Exception] = OSError) -> Generator[No
         yield
     except FileExistsError:
         raise
-    except (OSError, also) as error:
+    except OSError as error:
         raise Unavailable(
             f"the archive {root} cannot be written: {error}. Nothing has left the database for it; archive again once "
             "there is room and permission"
+        ) from error
+    except also as error:
+        reason = getattr(error, "details", {}).get("reason", error)
+        raise Unavailable(
+            f"the archive cannot be written: {reason}. Nothing has left the database for it; archive again later"
         ) from error

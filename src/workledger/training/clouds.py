@@ -38,7 +38,8 @@ def cloud_error(error: Exception, *, name: str) -> WorkledgerError:
     reason = _reason(text)
     if (reason.startswith("4") and not reason.startswith(_LATER)) or isinstance(error, ValueError):
         return wrong(f"{name} refuses what it is asked: {reason}", name=name)
-    return Unavailable(f"{name} cannot be reached: {reason}. What is landed is safe; landing goes on later")
+    reason = f"{name} cannot be reached: {reason}"
+    return Unavailable(f"{reason}. What is landed is safe; landing goes on later", reason=reason)
 
 
 def refused(error: Exception, *, name: str) -> ConfigurationError:
