@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from functools import wraps
 from typing import TYPE_CHECKING, Any
@@ -46,7 +46,9 @@ def placed(place: Place | None) -> Generator[None]:
     try:
         yield
     finally:
-        _place.reset(token)
+        # A coroutine that is thrown away ends in whatever context the garbage collector runs in; ours is gone with it.
+        with suppress(ValueError):
+            _place.reset(token)
 
 
 _patched = False
