@@ -142,7 +142,8 @@ def _copy(url: str, path: Path) -> None:
 def _child(arguments: list[str], peaks: dict[str, int], name: str) -> float:
     """Run a part of this script in a process of its own; gives the seconds it says, and keeps its peak in KiB."""
     argv = [sys.executable, __file__, "--part", *arguments]
-    environ = {**os.environ, "ARROW_DEFAULT_MEMORY_POOL": "system"}  # as the command line has it
+    # As the command line has it.
+    environ = {**os.environ, "ARROW_DEFAULT_MEMORY_POOL": "system", "TOKIO_WORKER_THREADS": "1"}
     done = subprocess.run(argv, check=True, stdout=subprocess.PIPE, env=environ)
     said = json.loads(done.stdout)
     peaks[name] = max(peaks.get(name, 0), said["peak"])
