@@ -111,8 +111,8 @@ _HOISTED: Final = ("--database-url", "--project", "--home")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; errors are one line on stderr."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    # Arrow's own allocator keeps what it once needed: with it, landing into a lake takes half as much again. Each thread
-    # of delta-rs and obstore keeps its own, and we give them one thing to do at a time.
+    # Arrow's own allocator keeps what it once needed: with it, landing into a lake takes half as much again. So does
+    # each thread of delta-rs and obstore, and we give them one thing to do at a time.
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     os.environ.setdefault("TOKIO_WORKER_THREADS", "1")
     try:

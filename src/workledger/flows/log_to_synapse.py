@@ -6,6 +6,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -135,10 +136,18 @@ class _Round:
         return published
 
     def _publish(self, *, after: int, upto: int) -> int:
+        """Publish page by page, in order; while one goes out, the next is read."""
         published = 0
-        for page in self._lines.iterate(after=after, upto=upto, page=PAGE):
-            self._bus.publish([BusEvent(*line) for line in page])
-            published += len(page)
+        with ThreadPoolExecutor(1, thread_name_prefix="workledger-publishing") as pool:
+            before: Future[None] | None = None
+            for page in self._lines.iterate(after=after, upto=upto, page=PAGE):
+                events = [BusEvent(*line) for line in page]
+                if before is not None:
+                    before.result()
+                before = pool.submit(self._bus.publish, events)
+                published += len(page)
+            if before is not None:
+                before.result()
         return published
 
     def _check_same_log(self, top: int, log_head: int) -> None:
