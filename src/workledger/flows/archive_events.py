@@ -16,7 +16,7 @@ from typing import Final
 import psycopg
 
 from workledger.errors import StoreCorrupted
-from workledger.flows.archive_files import Archive, Written
+from workledger.flows.archive_files import Archive, Written, whole
 from workledger.log import archive_index, partitions, seal
 from workledger.log.archive_leaves import SealComparison, erased_commitments
 from workledger.log.partitions import Partition, Staged, Stretch
@@ -113,14 +113,9 @@ class EventArchiver:
         name = f"events/{partition.name}-{stretch.first_position:012d}-{stretch.last_position:012d}.parquet"
 
         def fill(sink: HashingFile) -> int:
-            writer = EventFileWriter(sink)
-            try:
+            with whole(EventFileWriter(sink)) as writer:
                 for lines in _batches(staged.copy(after=stretch.first_position - 1, upto=stretch.last_position)):
                     writer.write(lines)
-                writer.close()
-            except BaseException:
-                writer.give_up()
-                raise
             return writer.rows
 
         written, rows = self._archive.write(name, fill)
@@ -218,14 +213,9 @@ class _Checker:
             return None
 
         def fill(sink: HashingFile) -> list[bytes]:
-            writer = PayloadFileWriter(sink)
-            try:
+            with whole(PayloadFileWriter(sink)) as writer:
                 for page in _pages(missing):
                     writer.write(archive_index.stored_payloads(self._connection, page))
-                writer.close()
-            except BaseException:
-                writer.give_up()
-                raise
             return writer.digests
 
         name = f"payloads/{file.name.removeprefix('events/')}"

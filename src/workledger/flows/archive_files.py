@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from workledger.errors import StoreCorrupted
 from workledger.log import archive_index
@@ -18,12 +19,38 @@ from workledger.operational.apply import apply_one, make_partitions
 from workledger.postgres.connection import Connection, translate_errors
 from workledger.training.archive_files import ArchiveFiles, HashingFile
 
-__all__ = ["Archive", "Written"]
+__all__ = ["Archive", "Written", "whole"]
 
 T = TypeVar("T")
 
+
+class FileWriter(Protocol):
+    """Writes a file that needs an end to be one."""
+
+    def close(self) -> None:
+        """Write the end."""
+        ...
+
+    def give_up(self) -> None:
+        """Leave the file as it is: it will never be one."""
+        ...
+
+
+W = TypeVar("W", bound=FileWriter)
+
 _CHUNK_BYTES: Final = 1024 * 1024
 _NAMES_TRIED: Final = 100
+
+
+@contextmanager
+def whole(writer: W) -> Generator[W]:
+    """End the file of a writer when the block is through, and give it up when the block fails."""
+    try:
+        yield writer
+        writer.close()
+    except BaseException:
+        writer.give_up()
+        raise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Final
 
 from workledger.errors import StoreCorrupted, WorkledgerError
-from workledger.flows.archive_files import Archive, Written
+from workledger.flows.archive_files import Archive, Written, whole
 from workledger.log import archive_index
 from workledger.model.archive_change import archive_workflow
 from workledger.model.archived import ArchiveFile
@@ -114,14 +114,9 @@ class StateArchiver:
         columns = archiving.columns_of(self._connection, table)
 
         def fill(sink: HashingFile) -> int:
-            writer = TableFileWriter(sink, table=table, columns=columns)
-            try:
+            with whole(TableFileWriter(sink, table=table, columns=columns)) as writer:
                 for row in archiving.copy(self._connection, table, columns):
                     writer.write(row)
-                writer.close()
-            except BaseException:
-                writer.give_up()
-                raise
             return writer.rows
 
         if not archiving.any_of(self._connection, table):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import uuid
 from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -116,10 +115,6 @@ class FolderFiles:
     def open(self, name: str) -> BinaryIO:
         """Open a file."""
         return _open_path(self._root / name)
-
-    def clear_scratch(self) -> None:
-        """Remove what writers that died have left. Only for who knows that nobody else writes here."""
-        shutil.rmtree(self._root / "_tmp", ignore_errors=True)
 
     def _place(self, temporary: Path, final: Path, hashing: HashingFile) -> None:
         from workledger.training.shards import create_file, sync_folder
