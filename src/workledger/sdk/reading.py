@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from workledger.log import reader
 from workledger.model.clock import Clock
@@ -13,12 +13,9 @@ from workledger.operational.aggregates import Statistics, UsageTotal
 from workledger.operational.archived import ArchivedWorkflow
 from workledger.operational.paging import Page
 from workledger.operational.search import TimelineEntry
-from workledger.postgres.connection import Connection
 from workledger.postgres.pool import ConnectionPool
 
 __all__ = ["ReadingMixin"]
-
-T = TypeVar("T")
 
 _DAY: Final = timedelta(days=1)
 
@@ -165,7 +162,9 @@ class ReadingMixin:
         """Every attempt of a workflow, in the order they began; raises `NotFound` when it is archived."""
         with self.pool.connection() as connection:
             found = reads.executions_of(connection, workflow_id)
-            return found or _nothing(connection, "workflow", workflow_id, found)
+            if not found:
+                reads.refuse_archived(connection, "workflow", workflow_id)
+            return found
 
     def timeline(self, workflow_id: str, *, cursor: str | None = None, limit: int = 500) -> Page[TimelineEntry]:
         """What happened in a workflow, in the order of the log: changes, executions, messages, feedback, events.
@@ -183,13 +182,17 @@ class ReadingMixin:
         """
         with self.pool.connection() as connection:
             found = branches.branch(connection, conversation_id, after_seq=after_seq, limit=limit)
-            return found or _nothing(connection, "conversation", conversation_id, found)
+            if not found:
+                reads.refuse_archived(connection, "conversation", conversation_id)
+            return found
 
     def feedback_of(self, workflow_id: str) -> list[Feedback]:
         """Every judgement of a workflow; raises `NotFound` when it is archived."""
         with self.pool.connection() as connection:
             found = reads.feedback_of(connection, workflow_id)
-            return found or _nothing(connection, "workflow", workflow_id, found)
+            if not found:
+                reads.refuse_archived(connection, "workflow", workflow_id)
+            return found
 
     def usage(self, workflow_id: str, *, with_children: bool = False) -> UsageTotal:
         """Tokens and cost of a workflow's model calls; `with_children` adds those of the workflows it started."""
@@ -232,9 +235,3 @@ class ReadingMixin:
     def _period(self, since: datetime | None, until: datetime | None) -> tuple[datetime, datetime]:
         until = until or self.clock.now()
         return since or until - _DAY, until
-
-
-def _nothing(connection: Connection, what: str, entity_id: str, found: list[T]) -> list[T]:
-    """What was found, which is nothing; raises `NotFound` when that is because it is archived."""
-    reads.refuse_archived(connection, what, entity_id)
-    return found
