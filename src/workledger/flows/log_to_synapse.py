@@ -144,7 +144,11 @@ class _Round:
                 events = [BusEvent(*line) for line in page]
                 if before is not None:
                     before.result()
-                before = pool.submit(self._bus.publish, events)
+                before = None
+                if events[-1].position < upto:
+                    before = pool.submit(self._bus.publish, events)
+                else:  # nothing is left to read meanwhile; most often there is just this page, and no thread is made
+                    self._bus.publish(events)
                 published += len(page)
             if before is not None:
                 before.result()
