@@ -21,6 +21,7 @@ import psycopg
 import pytest
 
 from support import wait_until
+from support.processes import answer_of
 from support.users import PlainUser
 from workledger.errors import ConfigurationError, DatabaseUnavailable
 from workledger.postgres import _process
@@ -63,14 +64,6 @@ def start_elsewhere(data_dir: Path) -> subprocess.Popen[str]:
     assert process.stdout is not None
     assert process.stdout.readline() == "ready to start\n"
     return process
-
-
-def answer_of(starter: subprocess.Popen[str]) -> str:
-    """What a starter said after its first line. `communicate` would leave out what came together with that."""
-    starter.wait(timeout=60)
-    assert starter.stdout is not None
-    with starter.stdout:
-        return starter.stdout.read()
 
 
 def ask(url: str, question: str, **options: str) -> object:

@@ -17,12 +17,20 @@ from pathlib import Path
 
 from support.waiting import wait_until
 
-__all__ = ["free_port", "kill_all_in", "new_base", "responds", "running"]
+__all__ = ["answer_of", "free_port", "kill_all_in", "new_base", "responds", "running"]
 
 
 _ROOM_BYTES = 8 << 30
 #: Below what Linux gives to those that connect (`ip_local_port_range`).
 _SERVER_PORTS = (10_000, 32_000)
+
+
+def answer_of(process: subprocess.Popen[str]) -> str:
+    """What a process said after the lines that were read. `communicate` would leave out what came together with them."""
+    process.wait(timeout=60)
+    assert process.stdout is not None
+    with process.stdout:
+        return process.stdout.read()
 
 
 def new_base() -> Path:
