@@ -64,7 +64,7 @@ def up(
     Prints where things are, and runs until Ctrl-C. Several copies are safe, on one machine or on many; a copy that
     finds an address taken goes on without it and takes it over when it becomes free. A loop that fails says so once
     and tries again, while the others go on. The loops are: sequencer, synapse, training, maintenance, metrics, influx,
-    prometheus, webhooks, reaper, sealer, checkpoints, partitions, archiver, dashboard.
+    prometheus, webhooks, reaper, sealer, checkpoints, partitions, archiver, collector, dashboard.
     """
     session = session_of(context)
     _check_names(session.settings, only or ())
