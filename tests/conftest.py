@@ -23,6 +23,7 @@ from support.redis import RedisCluster, SentinelPair, debian_redis, flush, redis
 from support.requirements import REPOSITORY, require_program
 from support.users import PlainUser, find_plain_user
 from workledger.postgres.embedded import EmbeddedPostgres
+from workledger.sdk.context import _place, current
 from workledger.synapse.embedded import EmbeddedValkey
 
 _BASE = "WORKLEDGER_TEST_DIR"
@@ -53,6 +54,15 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[object]:
         return (yield)
     finally:
         faulthandler.cancel_dump_traceback_later()
+
+
+@pytest.fixture(autouse=True)
+def _nowhere_afterwards() -> Iterator[None]:
+    """No test leaves a place behind in the thread that the next one runs in."""
+    yield
+    left = current()
+    _place.set(None)  # else every test that follows would fail
+    assert left is None
 
 
 def _remove_base() -> None:

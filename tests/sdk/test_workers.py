@@ -74,7 +74,7 @@ def test_several_reapers_report_a_loss_once(ledger, database_url, tmp_path):
     with workledger.open(database_url, home=tmp_path / "other") as other:
         assert sorted([reap_now(ledger), reap_now(other), reap_now(ledger)]) == [0, 0, 2]
     assert len(events(ledger, "worker.lost")) == 1
-    run._placed.__exit__(None, None, None)
+    run._place.leave()
 
 
 def test_a_worker_that_missed_its_lease_goes_on_under_a_new_id(ledger):

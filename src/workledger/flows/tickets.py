@@ -6,6 +6,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from workledger.errors import WorkledgerError
 from workledger.model.change import Change
@@ -14,6 +15,8 @@ from workledger.operational.apply import Outcome
 __all__ = ["AsyncTicket", "BufferedTicket", "OnRefused", "Ticket", "settle"]
 
 logger = logging.getLogger(__name__)
+
+_LOOK_UP_S: Final = 1.0
 
 
 class Ticket:
@@ -31,8 +34,13 @@ class Ticket:
         self._ready.acquire()
 
     def wait(self) -> None:
-        """Block until there is an answer, or it is this caller's turn to lead."""
-        self._ready.acquire()
+        """Block until there is an answer, or it is this caller's turn to lead.
+
+        A signal that another thread of the process takes, or that comes just before the wait, does not end a wait in
+        the main thread; its handler (Ctrl-C) runs when that thread looks up, as it does every second.
+        """
+        while not self._ready.acquire(timeout=_LOOK_UP_S):
+            pass
 
     def wake(self) -> None:
         """Let the caller look; waking it twice is harmless."""

@@ -14,7 +14,7 @@ from workledger.model.change import Change, Usage
 from workledger.model.ids import new_id
 from workledger.model.status import Kind
 from workledger.sdk import calls
-from workledger.sdk.context import Place, placed
+from workledger.sdk.context import Place
 
 if TYPE_CHECKING:
     from workledger.sdk.run import WorkflowRun
@@ -59,7 +59,7 @@ class Execution:
         self._model = model
         self._strict = strict
         self._began_s = 0.0
-        self._placed = placed(Place(run, self))
+        self._place = Place(run, self)
 
     def task(self, name: str, *, input: object = None, **options: Any) -> Execution:  # noqa: A002
         """A task below this one."""
@@ -81,24 +81,24 @@ class Execution:
 
     def __enter__(self) -> Self:
         self.run.ledger.record(self.begin())
-        self._placed.__enter__()
+        self._place.enter()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._placed.__exit__(None, None, None)
+        self._place.leave()
         self.run.ledger.record(self.end(error))
 
     async def __aenter__(self) -> Self:
         await self.run.ledger.record_async(self.begin())
-        self._placed.__enter__()
+        self._place.enter()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._placed.__exit__(None, None, None)
+        self._place.leave()
         # Shielded: a cancelled task is still recorded as cancelled.
         await asyncio.shield(self.run.ledger.record_async(self.end(error)))
 

@@ -16,7 +16,7 @@ from workledger.model.ids import new_id
 from workledger.model.records import Message
 from workledger.model.status import Kind, Severity
 from workledger.sdk import calls
-from workledger.sdk.context import Place, placed
+from workledger.sdk.context import Place
 from workledger.sdk.execution import Execution
 from workledger.sdk.resume import Recorded
 
@@ -60,7 +60,7 @@ class WorkflowRun:
         self._lock = threading.Lock()
         self._calls: Counter[str] = Counter()
         self._began_s = 0.0
-        self._placed = placed(Place(self))
+        self._place = Place(self)
 
     # -- executions ---------------------------------------------------------------------------------------------
 
@@ -224,13 +224,13 @@ class WorkflowRun:
                 self.ledger.record(self.begin(), wait=self._own_id)
         except Conflict:
             self._take_over()
-        self._placed.__enter__()
+        self._place.enter()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._placed.__exit__(None, None, None)
+        self._place.leave()
         self.ledger.record(self.end(error))
 
     async def __aenter__(self) -> Self:
@@ -241,13 +241,13 @@ class WorkflowRun:
                 await self.ledger.record_async(self.begin(), wait=self._own_id)
         except Conflict:
             await asyncio.to_thread(self._take_over)
-        self._placed.__enter__()
+        self._place.enter()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._placed.__exit__(None, None, None)
+        self._place.leave()
         await asyncio.shield(self.ledger.record_async(self.end(error)))
 
     def _take_over(self) -> None:

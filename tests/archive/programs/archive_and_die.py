@@ -24,17 +24,23 @@ class Archiver(Old):
         self.url, self.folder, self.files = url, folder, FolderFiles(folder)
 
 
+def say(*words: object) -> None:
+    """Print a line in one piece: parent and child write to the same pipe."""
+    sys.stdout.write(" ".join(map(str, words)) + "\n")
+    sys.stdout.flush()
+
+
 def run(last: str) -> None:
     steps = count(1)
 
     def on_step(step, what):
-        print(step, what, flush=True)
+        say(step, what)
         if str(next(steps)) == last or f"{step} {what}".startswith(last):
             os.kill(os.getpid(), signal.SIGKILL)
 
     archiver = Archiver(sys.argv[1], Path(sys.argv[2]))
     report = archiver.archive(cutoff=LATER, file_events=15, batch=2, on_step=on_step)
-    print("finished", sum(one.events for one in report.partitions), report.state.workflows, flush=True)
+    say("finished", sum(one.events for one in report.partitions), report.state.workflows)
 
 
 for line in sys.stdin:
@@ -43,9 +49,9 @@ for line in sys.stdin:
         try:
             run(line.strip())
         except BaseException as error:
-            print("failed", type(error).__name__, error, flush=True)
+            say("failed", type(error).__name__, error)
             os._exit(1)
         os._exit(0)
-    print("child", child, flush=True)
+    say("child", child)
     _, status = os.waitpid(child, 0)
-    print("ended", os.waitstatus_to_exitcode(status), flush=True)
+    say("ended", os.waitstatus_to_exitcode(status))
