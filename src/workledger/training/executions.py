@@ -15,6 +15,7 @@ __all__ = ["FINISHED", "Started", "execution_line", "read_started"]
 FINISHED: Final = {"task.completed": "completed", "task.failed": "failed", "task.cancelled": "cancelled"}
 
 NULL: Final = msgspec.Raw(b"null")
+_TASK: Final = str(Kind.TASK)
 _ZERO: Final = msgspec.Raw(b"0")
 _EMPTY: Final = msgspec.Raw(b"{}")
 
@@ -85,6 +86,10 @@ class Started(msgspec.Struct, frozen=True, gc=False):
     position: int | None
     created_at: str | None
     payload: _StartPayload
+    #: Whether it is one of its workflow's steps: a task that no other execution called.
+    is_step: bool
+    #: About how much memory it takes.
+    size_bytes: int
 
     @property
     def kind(self) -> str:
@@ -96,24 +101,14 @@ class Started(msgspec.Struct, frozen=True, gc=False):
         """The task's name, as JSON."""
         return self.payload.task_name
 
-    @property
-    def is_step(self) -> bool:
-        """Whether it is one of its workflow's steps: a task that no other execution called."""
-        return self.payload.kind == Kind.TASK and is_null(self.payload.parent_execution_id)
 
-    @property
-    def size_bytes(self) -> int:
-        """About how much memory it takes."""
-        return 400 + len(self.payload.input) + len(self.payload.metadata)
+def _started(position: int | None, created_at: str | None, payload: _StartPayload) -> Started:
+    is_step = payload.kind == _TASK and payload.parent_execution_id == NULL
+    return Started(position, created_at, payload, is_step, 400 + len(payload.input) + len(payload.metadata))
 
 
 #: What stands for a beginning that the log does not have.
-UNKNOWN: Final = Started(None, None, _StartPayload())
-
-
-def is_null(value: msgspec.Raw) -> bool:
-    """Say whether a JSON value is null."""
-    return len(value) == len(b"null") and bytes(value) == b"null"
+UNKNOWN: Final = _started(None, None, _StartPayload())
 
 
 def read_started(event: LogEvent) -> Started:
@@ -122,7 +117,7 @@ def read_started(event: LogEvent) -> Started:
         payload = _decode_start(event.payload)
     except msgspec.MsgspecError:
         payload = UNKNOWN.payload
-    return Started(event.position, event.created_at, payload)
+    return _started(event.position, event.created_at, payload)
 
 
 def execution_line(ended: LogEvent, started: Started, *, conversation_id: msgspec.Raw = NULL) -> bytes:
@@ -132,34 +127,35 @@ def execution_line(ended: LogEvent, started: Started, *, conversation_id: msgspe
     except msgspec.MsgspecError:
         end = _EndPayload()
     start = started.payload
+    # By position, in the order of the columns: naming 27 of them would take a third of the time.
     return _encode(
         _Line(
-            position=ended.position,
-            started_position=started.position,
-            execution_id=ended.entity_id,
-            workflow_id=ended.workflow_id,
-            conversation_id=conversation_id,
-            task_name=start.task_name,
-            kind=start.kind,
-            status=FINISHED[ended.event_type],
-            input_data=start.input,
-            output_data=end.output,
-            error=end.error,
-            error_type=end.error_type,
-            error_traceback=end.error_traceback,
-            retry_count=start.retry_count,
-            execution_time_ms=end.execution_time_ms,
-            created_at=started.created_at,
-            started_at=started.created_at,
-            completed_at=ended.created_at,
-            parent_execution_id=start.parent_execution_id,
-            step_key=start.step_key,
-            input_digest=start.input_digest,
-            worker_id=start.worker_id,
-            input_tokens=end.input_tokens,
-            output_tokens=end.output_tokens,
-            cost_usd=end.cost_usd,
-            model=start.model if is_null(end.model) else end.model,
-            metadata=start.metadata,
+            ended.position,
+            started.position,
+            ended.entity_id,
+            ended.workflow_id,
+            conversation_id,
+            start.task_name,
+            start.kind,
+            FINISHED[ended.event_type],
+            start.input,
+            end.output,
+            end.error,
+            end.error_type,
+            end.error_traceback,
+            start.retry_count,
+            end.execution_time_ms,
+            started.created_at,
+            started.created_at,
+            ended.created_at,
+            start.parent_execution_id,
+            start.step_key,
+            start.input_digest,
+            start.worker_id,
+            end.input_tokens,
+            end.output_tokens,
+            end.cost_usd,
+            start.model if end.model == NULL else end.model,
+            start.metadata,
         )
     )

@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from workledger.training.executions import NULL, Started, is_null
+from workledger.training.executions import NULL, Started
 from workledger.training.log_lines import LogEvent, Steps
 
 __all__ = ["FINISHED", "WorkflowFold"]
@@ -147,38 +147,39 @@ class WorkflowFold(msgspec.Struct):
         """Give the line of the workflow that `ended`, after that event was taken in."""
         began, born = self.began, self.born
         completed = ended.event_type == "workflow.completed"
+        # By position, in the order of the columns.
         return _encode(
             _Line(
-                position=ended.position,
-                started_position=began.position if began else None,
-                workflow_id=self.workflow_id,
-                conversation_id=self.conversation_id,
-                name=born.name,
-                workflow_type=born.workflow_type,
-                status=FINISHED[ended.event_type],
-                attempt=self.attempt,
-                current_step=self.current_step,
-                total_steps=max(self.total_steps, self.completed_steps) if completed else self.total_steps,
-                completed_steps=self.completed_steps,
-                state_data=self.state_data,
-                input_data=born.input,
-                output_data=self.output,
-                error=self.error,
-                error_type=self.error_type,
-                error_traceback=self.error_traceback,
-                created_at=began.created_at if began else None,
-                updated_at=ended.recorded_at,
-                started_at=self.started_at,
-                completed_at=ended.created_at,
-                cancel_requested_at=self.cancel_requested_at,
-                execution_time_ms=self.execution_time_ms,
-                definition_version=born.definition_version,
-                parent_workflow_id=born.parent_workflow_id,
-                subject=born.subject,
-                trace_id=born.trace_id,
-                worker_id=self.worker_id,
-                tags=_NO_TAGS if is_null(born.tags) else born.tags,
-                metadata=self.metadata,
+                ended.position,
+                began.position if began else None,
+                self.workflow_id,
+                self.conversation_id,
+                born.name,
+                born.workflow_type,
+                FINISHED[ended.event_type],
+                self.attempt,
+                self.current_step,
+                max(self.total_steps, self.completed_steps) if completed else self.total_steps,
+                self.completed_steps,
+                self.state_data,
+                born.input,
+                self.output,
+                self.error,
+                self.error_type,
+                self.error_traceback,
+                began.created_at if began else None,
+                ended.recorded_at,
+                self.started_at,
+                ended.created_at,
+                self.cancel_requested_at,
+                self.execution_time_ms,
+                born.definition_version,
+                born.parent_workflow_id,
+                born.subject,
+                born.trace_id,
+                self.worker_id,
+                _NO_TAGS if born.tags == NULL else born.tags,
+                self.metadata,
             )
         )
 
@@ -199,11 +200,11 @@ class WorkflowFold(msgspec.Struct):
         self.state_data = _given(payload.state_data, self.state_data)
         self.conversation_id = _given(payload.conversation_id, self.conversation_id)
         self.execution_time_ms = _given(payload.execution_time_ms, self.execution_time_ms)
-        if not is_null(payload.current_step):
+        if payload.current_step != NULL:
             self.current_step, self.current_step_position = payload.current_step, event.position
         if payload.total_steps is not None and event.event_type != "workflow.completed":
             self.total_steps = payload.total_steps
-        if not is_null(payload.metadata):
+        if payload.metadata != NULL:
             self.metadata = _merged(self.metadata, payload.metadata)
 
     def _fail(self, payload: _Payload) -> None:
@@ -223,7 +224,7 @@ _BEGIN: Final = frozenset({"workflow.created", "workflow.started"})
 
 
 def _given(value: msgspec.Raw, otherwise: msgspec.Raw) -> msgspec.Raw:
-    return otherwise if is_null(value) else value
+    return otherwise if value == NULL else value
 
 
 def _merged(old: msgspec.Raw, new: msgspec.Raw) -> msgspec.Raw:
