@@ -59,6 +59,20 @@ def test_a_folder_that_cannot_be_written_is_named(old, tmp_path):
     assert old.faults() == []
 
 
+def test_what_killed_archivers_have_left_is_removed_and_what_others_write_is_not(tmp_path):
+    files, other = FolderFiles(tmp_path), FolderFiles(tmp_path)
+    (tmp_path / "_tmp").mkdir()
+    (tmp_path / "_tmp" / "left").write_bytes(b"half a file")
+    with files.preparing("events/mine") as mine:
+        assert [path.name for path in (tmp_path / "_tmp").iterdir()] != ["left"]
+        assert not (tmp_path / "_tmp" / "left").exists()
+        mine.write(b"mine")
+        with other.preparing("events/theirs") as theirs:
+            theirs.write(b"theirs")
+    assert [path.read_bytes() for path in sorted((tmp_path / "events").iterdir())] == [b"mine", b"theirs"]
+    assert list((tmp_path / "_tmp").iterdir()) == []
+
+
 def test_files_of_others_are_left_alone(old):
     """Somebody else's file has the name, or a dead archiver's that nothing names: another name is taken."""
     old.live(3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import uuid
@@ -99,15 +100,14 @@ class FolderFiles:
             scratch = self._root / "_tmp"
             for folder in (scratch, final.parent):
                 folder.mkdir(parents=True, exist_ok=True)
-            temporary = scratch / uuid.uuid4().hex
-            file = temporary.open("xb", buffering=_BUFFER_BYTES)
+            _remove_abandoned(scratch)
+            temporary, file = _new_file(scratch)
         try:
             hashing = HashingFile(file)
             with explained(self._root):
                 yield hashing
                 file.flush()
                 os.fsync(file.fileno())
-                file.close()
                 self._place(temporary, final, hashing)
         finally:
             _discard(file, temporary)
@@ -179,6 +179,37 @@ def _open_path(path: Path) -> BinaryIO:
         raise StoreCorrupted(f"the archive file {path} is gone", location=str(path)) from error
     except OSError as error:
         raise Unavailable(f"the archive file {path} cannot be read: {error}") from error
+
+
+def _remove_abandoned(scratch: Path) -> None:
+    """Remove what archivers that were killed have left: the files that nobody holds a lock on.
+
+    Other projects may share the folder, so names and ages tell nothing.
+    """
+    for path in scratch.iterdir():
+        with suppress(OSError), path.open("rb") as file:
+            if _is_locked(file):
+                path.unlink()
+
+
+def _new_file(scratch: Path) -> tuple[Path, BinaryIO]:
+    """Make a file and lock it, so that nobody takes it for abandoned; again, if somebody did between the two."""
+    while True:
+        path = scratch / uuid.uuid4().hex
+        file = path.open("xb", buffering=_BUFFER_BYTES)
+        _is_locked(file)
+        if os.fstat(file.fileno()).st_nlink:
+            return path, file
+        file.close()
+
+
+def _is_locked(file: BinaryIO) -> bool:
+    """Lock a file until it is closed or its process ends; False where another one has, or where nobody can."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def _discard(file: BinaryIO, temporary: Path) -> None:
