@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from _pytest.faulthandler import fault_handler_stderr_fd_key
+from hypothesis import settings
 
 import workledger
 from support.kafka import KafkaBroker, kafka_broker
@@ -28,6 +29,10 @@ from workledger.synapse.embedded import EmbeddedValkey
 
 _BASE = "WORKLEDGER_TEST_DIR"
 _GRACE_S = 60.0
+
+# The same examples everywhere and every time, however long one takes; `--hypothesis-profile=others` looks for new ones.
+settings.register_profile("others", settings.get_profile("ci"), derandomize=False)
+settings.load_profile("ci")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,9 @@ from workledger.postgres.connection import Connection, connect
 from workledger.training.archive_access import FileAccess
 from workledger.training.archive_files import FolderFiles
 
-#: Later than whatever a journal records, and than now.
-LATER = datetime(2027, 1, 1, tzinfo=UTC)
+_THIS_MONTH = datetime.now(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+#: Later than whatever a journal records, and than now: the beginning of the month after the next.
+LATER = (_THIS_MONTH + timedelta(days=62)).replace(day=1)
 
 
 class Old(Journal):
@@ -50,6 +51,10 @@ class Old(Journal):
     def at(self, month: int, day: int = 2) -> None:
         """Go on in another time."""
         self._now = datetime(2026, month, day, 12, tzinfo=UTC)
+
+    def at_present(self) -> None:
+        """Go on in this month, which no archiving drops: what it records itself waits there for its position."""
+        self._now = datetime.now(UTC)
 
     def live(self, *months: int) -> None:
         """Work as it is recorded, with something of everything, in each of some months."""

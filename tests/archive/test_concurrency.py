@@ -87,10 +87,18 @@ def test_a_writer_in_mid_transaction_is_waited_for_and_its_event_is_not_lost(old
 
 def test_writers_into_old_months_and_an_archiver_lose_nothing(old):
     old.live(3)
-    stop, recorded = threading.Event(), []
+    stop, recorded, failures = threading.Event(), [], []
 
     def write(n):
         recorder = Recorder(lambda: connect(old.url, schema="workledger", recording=True))
+        try:
+            keep_writing(recorder, n)
+        except Exception as error:
+            failures.append(error)
+        finally:
+            recorder.close()
+
+    def keep_writing(recorder, n):
         moment = 0
         while not stop.is_set():
             moment += 1
@@ -99,7 +107,6 @@ def test_writers_into_old_months_and_an_archiver_lose_nothing(old):
             one = change.record_event(at=at, packer=change.Packer(), payload={"n": moment}, **values)
             recorder.record(one)
             recorded.append(one.event_id)
-        recorder.close()
 
     writers = [threading.Thread(target=write, args=(n,)) for n in range(3)]
     for writer in writers:
@@ -111,7 +118,8 @@ def test_writers_into_old_months_and_an_archiver_lose_nothing(old):
     finally:
         stop.set()
         for writer in writers:
-            writer.join()
+            writer.join(60)
+    assert failures == []
     old.settle()
     found = [event.event_id for event in reader.iterate(old.connection) if event.event_type == "cache.late"]
     assert sorted(found) == sorted(recorded)
@@ -130,7 +138,7 @@ def test_who_reads_the_log_for_long_is_not_disturbed(old):
             "events_2026_03 is in use: its events are archived, and it is dropped when this runs again"
         }
         # Recording goes on meanwhile: nobody waits behind a lock that cannot be had.
-        old.at(11)
+        old.at_present()
         old.event()
         reading.execute("COMMIT")
     old.settle()
@@ -191,7 +199,7 @@ def test_an_archived_event_that_is_sent_again_is_not_recorded_twice(old):
 def test_an_archived_workflow_is_not_started_again_nor_its_conversation(old):
     old.live(3)
     old.archive()
-    old.at(11)
+    old.at_present()
     with pytest.raises(Conflict, match="workflow 'w-3-0' was there and is archived"):
         old.start("w-3-0")
     with pytest.raises(Conflict, match="conversation 'talk-w-3-0' was there and is archived"):
@@ -206,7 +214,7 @@ def test_an_archived_workflow_is_not_started_again_nor_its_conversation(old):
 
 
 def test_a_start_that_is_sent_again_is_recognised_for_as_long_as_its_event_is_there(old):
-    old.at(11)
+    old.at_present()
     start = old.made(change.start_workflow, workflow_id="w", name="w")
     old.recorder.record(start)
     old.finish("w")
@@ -222,7 +230,7 @@ def test_a_start_that_is_sent_again_is_recognised_for_as_long_as_its_event_is_th
 def test_a_start_in_the_very_moment_of_archiving_is_refused(old):
     """Its statement began before the workflow was archived and waited for the row: the trigger sees what came since."""
     old.live(3)
-    old.at(11)
+    old.at_present()
     again = old.made(change.start_workflow, workflow_id="w-3-0", name="again")
     with connect(old.url, schema="workledger", recording=True) as starter, connect(old.url) as holder:
         holder.execute("SET search_path = workledger")
@@ -245,9 +253,9 @@ def test_a_start_in_the_very_moment_of_archiving_is_refused(old):
         waiting = (
             "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
         )
-        wait_until(lambda: old.sql(waiting)[0][0])
+        wait_until(lambda: old.sql(waiting)[0][0], timeout_s=60)
         holder.execute("COMMIT")
-        thread.join()
+        thread.join(60)
     assert "workflow w-3-0 is archived" in failed[0]
     assert old.sql("SELECT count(*) FROM workflows WHERE workflow_id = 'w-3-0'") == [(0,)]
 
@@ -255,15 +263,12 @@ def test_a_start_in_the_very_moment_of_archiving_is_refused(old):
 # -- partitions -------------------------------------------------------------------------------------------------
 
 
-def test_many_writers_of_years_old_and_future_events_make_each_month_once(database_url):
-    from training.journal import Journal
-
-    journal = Journal(database_url)
+def test_many_writers_of_years_old_and_future_events_make_each_month_once(old):
     years = [1971, 1999, 2015, 2025, 2031, 2999]
     recorded, failures = [], []
 
     def write(n):
-        recorder = Recorder(lambda: connect(database_url, schema="workledger", recording=True))
+        recorder = Recorder(lambda: connect(old.url, schema="workledger", recording=True))
         try:
             for turn in range(24):
                 year = years[(turn + n) % len(years)]
@@ -281,15 +286,14 @@ def test_many_writers_of_years_old_and_future_events_make_each_month_once(databa
     for writer in writers:
         writer.start()
     for writer in writers:
-        writer.join()
+        writer.join(120)
     assert failures == []
-    journal.sequence()
-    assert {event.event_id for event in reader.iterate(journal.connection)} == set(recorded)
+    old.sequence()
+    assert {event.event_id for event in reader.iterate(old.connection)} == set(recorded)
     assert len(recorded) == 8 * 24
-    for one in partitions.partitions(journal.connection):
+    for one in partitions.partitions(old.connection):
         outside = "SELECT count(*) FROM events WHERE tableoid = %s::regclass AND NOT event_id >= %s::uuid AND event_id < %s::uuid"
-        assert journal.sql(outside, one.name, one.first_id, one.next_id) == [(0,)]
-    journal.close()
+        assert old.sql(outside, one.name, one.first_id, one.next_id) == [(0,)]
 
 
 def test_the_log_has_no_default_partition_which_would_stand_in_the_way_of_detaching(any_old):
@@ -330,22 +334,32 @@ def test_reading_while_partitions_are_dropped_skips_nothing(old):
     stop, wrong, rounds = threading.Event(), [], []
 
     def read():
-        with old.connect() as connection:
-            while not stop.is_set():
-                found = everything(connection, head)
-                wrong.extend(name for name, value in before.items() if found[name] != value)
-                rounds.append(1)
+        try:
+            with old.connect() as connection:
+                while not stop.is_set():
+                    found = everything(connection, head)
+                    wrong.extend(name for name, value in before.items() if found[name] != value)
+                    rounds.append(1)
+        except Exception as error:
+            wrong.append(error)
+
+    def has_read_on(since):
+        return wrong or len(rounds) > since + 2
+
+    def is_dropped():
+        old.archive(file_events=20)
+        return not {"events_2026_03", "events_2026_04", "events_2026_05"} & set(old.months())
 
     readers = [threading.Thread(target=read) for _ in range(2)]
     for one in readers:
         one.start()
-    wait_until(lambda: len(rounds) > 2, timeout_s=60)
-    for _ in range(20):
-        if old.archive(file_events=20).dropped:
-            break
-    seen = len(rounds)
-    wait_until(lambda: len(rounds) > seen + 2, timeout_s=60)
-    stop.set()
-    for one in readers:
-        one.join()
+    try:
+        wait_until(lambda: has_read_on(0), timeout_s=60)
+        wait_until(is_dropped, timeout_s=120)
+        seen = len(rounds)
+        wait_until(lambda: has_read_on(seen), timeout_s=60)
+    finally:
+        stop.set()
+        for one in readers:
+            one.join(60)
     assert wrong == []

@@ -74,7 +74,7 @@ def test_archived_and_live_events_are_read_in_one_order(old):
     for _ in range(20):
         old.at(4)
         old.event()
-        old.at(11)
+        old.at_present()
         old.event()
     old.settle()
     head = old.head

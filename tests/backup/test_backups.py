@@ -1,6 +1,7 @@
 """The ways of `docs/how-to/back-up-and-restore.md`, walked: what comes back verifies, and recording goes on."""
 
 import os
+import signal
 import subprocess
 import time
 from contextlib import contextmanager
@@ -85,11 +86,11 @@ def server(directory, account, **settings):
         )
     url = f"postgresql://postgres@/postgres?host={directory}&port=5432"
     try:
-        wait_until(lambda: answers(url), timeout_s=30)
+        wait_until(lambda: answers(url), timeout_s=120)
         yield url
     finally:
-        running.terminate()
-        running.wait(30)
+        running.send_signal(signal.SIGINT)  # it waits for nobody who is still connected
+        running.wait(120)
 
 
 def answers(url):
@@ -151,7 +152,7 @@ def test_a_replica_promoted_in_the_middle_of_recording_keeps_the_order_and_verif
         base_backup(url, replica, account, follow=True)
         with server(replica, account, hot_standby="on") as replica_url:
             record(ledger)  # some of these have no position yet when the primary is lost
-            wait_until(lambda: caught_up(url, replica_url), timeout_s=30)
+            wait_until(lambda: caught_up(url, replica_url), timeout_s=120)
             with psycopg.connect(replica_url, autocommit=True) as connection:
                 connection.execute("SELECT pg_promote()")
             after = positions(replica_url)
@@ -182,12 +183,8 @@ def test_recovery_to_a_moment_gives_the_log_as_it_was_then(primary, place, tmp_p
             (moment,) = connection.execute("SELECT pg_create_restore_point('then')").fetchone()
             assert moment
             record(ledger)
-            connection.execute("SELECT pg_switch_wal()")
-            wait_until(
-                lambda: connection.execute("SELECT archived_count > 0 FROM pg_stat_archiver").fetchone()[0],
-                timeout_s=30,
-            )
-            time.sleep(0.5)
+            (last,) = connection.execute("SELECT pg_walfile_name(pg_switch_wal())").fetchone()
+            wait_until(lambda: is_archived(connection, last), timeout_s=120)
     (restored / "cluster" / "recovery.signal").touch()
     os.chown(restored / "cluster" / "recovery.signal", account.uid, account.gid)
     with server(
@@ -198,9 +195,15 @@ def test_recovery_to_a_moment_gives_the_log_as_it_was_then(primary, place, tmp_p
         recovery_target_action="promote",
         archive_mode="off",
     ) as restored_url:
-        wait_until(lambda: not in_recovery(restored_url), timeout_s=30)
+        wait_until(lambda: not in_recovery(restored_url), timeout_s=120)
         assert positions(restored_url)[: len(then)] == then
         assert verified(restored_url) == []
+
+
+def is_archived(connection, last):
+    """Whether that file of the log of the server, and all before it, are in the archive."""
+    archived = "SELECT last_archived_wal >= %s FROM pg_stat_archiver"
+    return connection.execute(archived, (last,)).fetchone() == (True,)
 
 
 def in_recovery(url):

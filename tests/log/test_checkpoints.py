@@ -9,6 +9,7 @@ from workledger.assembly import make_loops, open_ledger
 from workledger.errors import ConfigurationError, StoreCorrupted
 from workledger.flows.checkpoints import keep_newest, open_checkpoints
 from workledger.flows.up import Supervisor
+from workledger.log import reader
 from workledger.log import seal as seals
 from workledger.settings import Settings
 
@@ -94,11 +95,16 @@ def test_up_seals_when_it_is_told_to_and_keeps_checkpoints(database_url, tmp_pat
         wanted = {"sequencer", "sealer", "checkpoints"}
         loops = [loop for loop in make_loops(settings, ledger) if loop.name in wanted]
         assert {loop.name for loop in loops} == wanted
+
+        def has_everything():
+            with connect_to(settings) as connection:
+                return f"{sum(reader.head(connection)):020d}.checkpoint" in store.names()
+
         with Supervisor(loops) as running:
-            ledger.event("thing.done", entity_type="thing", entity_id="1")
-            wait_until(store.names, timeout_s=30)
-            ledger.event("thing.done", entity_type="thing", entity_id="2")
-            wait_until(lambda: len(store.names()) > 1, timeout_s=30)
+            for entity_id in ("1", "2"):
+                ledger.event("thing.done", entity_type="thing", entity_id=entity_id)
+                wait_until(has_everything, timeout_s=60)
             assert running.errors() == {}
+        assert len(store.names()) > 1
         with connect_to(settings) as connection:
             assert seals.newest(connection).last_position == int(store.names()[-1].partition(".")[0])

@@ -20,7 +20,7 @@ from workledger.log.consumers import consumers, position_of
 from workledger.log.follow import consume, follow
 from workledger.log.follow_lines import lines
 from workledger.log.follow_selection import Selection, of_entity, over_time
-from workledger.log.sequencer import sequence
+from workledger.log.sequencer import channel, sequence
 from workledger.postgres.statements import load
 from workledger.training.log_lines import LogLines
 
@@ -31,6 +31,7 @@ class Following:
     def __init__(self, log, **options):
         self.seen = []
         self.stop = threading.Event()
+        self._log = log
         self._connection = log.connect()
         options = {"after": 0, "poll_s": 0.1, "stop": self.stop} | options
         self._thread = threading.Thread(target=self._run, args=(log.schema, options))
@@ -38,19 +39,20 @@ class Following:
 
     def _run(self, schema, options):
         for event in follow(self._connection, schema=schema, **options):
-            self.seen.append((time.monotonic(), event))
+            self.seen.append(event)
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
         self.stop.set()
-        self._thread.join(timeout=40)
+        self._log.connection.execute(f"NOTIFY {channel(self._log.schema)}")
+        self._thread.join(timeout=120)
         self._connection.close()
 
     @property
     def positions(self):
-        return [event.position for _, event in self.seen]
+        return [event.position for event in self.seen]
 
 
 def test_a_follower_sees_every_event_in_order_and_needs_nobody_who_sequences(log):
@@ -63,15 +65,12 @@ def test_a_follower_sees_every_event_in_order_and_needs_nobody_who_sequences(log
 
 
 def test_a_follower_is_woken_by_whoever_sequences_and_does_not_wait_for_its_next_look(log):
-    with Following(log, poll_s=30) as following:
-        time.sleep(0.3)
+    log.fill(1)
+    with Following(log, poll_s=600) as following:
+        wait_until(lambda: following.positions == list(range(1, log.head + 1)))
         log.record(log.own_event())
-        began = time.monotonic()
         log.sequence()
-        wait_until(lambda: following.seen, timeout_s=20)
-        assert following.seen[0][0] - began < 5
-        following.stop.set()
-        log.connection.execute("NOTIFY workledger_workledger")
+        wait_until(lambda: following.positions == list(range(1, log.head + 1)), timeout_s=60)
 
 
 def test_a_follower_that_is_not_told_looks_by_itself(log):
@@ -84,10 +83,15 @@ def test_a_follower_begins_now_unless_it_is_told_where(log):
     log.fill(10)
     head = log.head
     with Following(log, after=None) as following:
-        time.sleep(0.3)
-        log.record(log.own_event())
-        wait_until(lambda: following.seen)
-    assert following.positions == [head + 1]
+
+        def has_begun():
+            log.record(log.own_event())
+            return following.seen
+
+        wait_until(has_begun)
+    first = following.positions[0]
+    assert first > head
+    assert following.positions == list(range(first, first + len(following.seen)))
 
 
 def test_a_follower_may_want_only_some(log):
@@ -282,7 +286,7 @@ def long_log(any_log):
     """A log that is long enough for PostgreSQL to put several processes to it."""
     any_log.connection.execute(
         "WITH e AS (INSERT INTO events (event_id, event_type, payload)"
-        " SELECT uuid_floor(now() - n * interval '1 ms'), 'e', jsonb_build_object('n', n)"
+        " SELECT uuid_floor(date_trunc('month', now()) + n * interval '1 ms'), 'e', jsonb_build_object('n', n)"
         " FROM generate_series(1, 30000) AS n RETURNING event_id)"
         " INSERT INTO event_inbox (event_id) SELECT event_id FROM e"
     )

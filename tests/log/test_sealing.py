@@ -85,7 +85,7 @@ def test_a_sealer_that_is_killed_leaves_nothing_behind(log):
     other.execute("BEGIN")
     assert sealing.seal_once(other, schema=log.schema, max_age=timedelta(0)) is not None
     assert once(log, max_age=timedelta(0)) is None, "it does not wait for the other"
-    log.connection.execute("SELECT pg_terminate_backend(%s, 5000)", (other.info.backend_pid,))
+    log.connection.execute("SELECT pg_terminate_backend(%s, 60000)", (other.info.backend_pid,))
     other.close()
     assert len(log.seal()) == 1
     assert log.verify().ok

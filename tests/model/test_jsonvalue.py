@@ -57,9 +57,8 @@ def test_a_value_comes_back_equal_and_of_the_same_type(value):
 @given(values)
 def test_what_is_written_is_json_that_postgresql_accepts(value):
     data = encode(value)
-    json.loads(data)
+    json.loads(data, parse_constant=pytest.fail)  # NaN, Infinity and -Infinity, which are no JSON
     assert b"\\u0000" not in data.replace(b"\\\\", b"")
-    assert b"NaN" not in data.replace(b'"NaN"', b"")
 
 
 @given(any_text)

@@ -19,6 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from support import wait_until
 from training.journal import Journal
 from training.reading import lines, tree
 from workledger.errors import StoreCorrupted
@@ -244,17 +245,21 @@ def test_a_reader_never_sees_a_position_twice_or_not_at_all(busy: Journal, land:
     def rewrite() -> None:
         other = open_store(f"file:{tmp_path}/s?format=jsonl,csv")
         while not stop.is_set():
-            compact(other, block_rows=BLOCK, grace_s=5)
+            compact(other, block_rows=BLOCK, grace_s=600)
 
     threads = [threading.Thread(target=work) for work in (read, read, rewrite)]
     for thread in threads:
         thread.start()
     at, head = 1, busy.sequence()
-    while at < head:
-        at = land(store, upto=at + 1, shard_rows=BLOCK)
-    stop.set()
-    for thread in threads:
-        thread.join()
+    try:
+        while at < head:
+            at = land(store, upto=at + 1, shard_rows=BLOCK)
+            seen = min(len(reads), 20)
+            wait_until(lambda seen=seen: faults or len(reads) > seen, timeout_s=60)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(60)
     assert faults == []
     assert len(reads) > 20
     assert read_by_summary(store.folder) == list(range(1, head + 1))

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -182,7 +183,7 @@ def test_writers_at_once_land_every_position_once(journal: Journal, open_again: 
     finally:
         stop.set()
         for thread in threads:
-            thread.join()
+            thread.join(60)
     assert_right(journal, open_again())
 
 
@@ -386,7 +387,13 @@ def killed_landing(lander: subprocess.Popen[str], *, after_s: float) -> int:
     assert lander.stdout is not None
     lander.stdin.write("go\n")
     lander.stdin.flush()
-    timer = threading.Timer(after_s, os.kill, (int(lander.stdout.readline()), signal.SIGKILL))
+    child = int(lander.stdout.readline())
+
+    def kill() -> None:
+        with suppress(ProcessLookupError):  # it has just come to its end
+            os.kill(child, signal.SIGKILL)
+
+    timer = threading.Timer(after_s, kill)
     timer.start()
     status = int(lander.stdout.readline())
     timer.cancel()

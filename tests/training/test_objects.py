@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from support import wait_until
 from support.object_stores import Cloud
 from training.journal import SCHEMA, Journal
 from training.reading import tree
@@ -175,13 +176,12 @@ def test_many_writers_at_once_land_every_position_once(any_cloud: Cloud, journal
     for n in range(4, 8):
         journal.workflow(f"w{n}")
     head = journal.sequence()
-    for _ in range(600):
-        if store.position() >= head:
-            break
-        stop.wait(0.1)
-    stop.set()
-    for thread in threads:
-        thread.join()
+    try:
+        wait_until(lambda: store.position() >= head, timeout_s=120)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(60)
     assert store.position() == head
     assert verify_training(journal.connection, store).findings == []
 

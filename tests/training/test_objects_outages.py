@@ -99,7 +99,7 @@ def test_a_server_that_is_killed_and_comes_back_has_every_position_once(
         thread = threading.Thread(target=landing.run, args=(stop,), daemon=True)
         thread.start()
         journal.workflow("w0")
-        wait_until(lambda: store.position() > 0, timeout_s=30)
+        wait_until(lambda: store.position() > 0, timeout_s=120)
         journal.workflow("w1")
     journal.workflow("w2")
     with weed_server(directory, port=port):
@@ -141,10 +141,10 @@ def test_credentials_that_expire_are_said_once_and_landing_goes_on_with_new_ones
     monkeypatch.setattr("workledger.flows.up._FIRST_PAUSE_S", 0.05)
     monkeypatch.setattr("workledger.flows.up._MAX_PAUSE_S", 0.1)
     with caplog.at_level(logging.WARNING), Supervisor([Loop(name="training", open=open_landing)]) as supervisor:
-        wait_until(lambda: rounds[0] >= 4, timeout_s=30)
+        wait_until(lambda: rounds[0] >= 4, timeout_s=120)
         assert "credentials are refused" in supervisor.errors()["training"]
         said = [record for record in caplog.records if "credentials are refused" in record.getMessage()]
         assert len(said) == 1
         use(seaweedfs_cloud, monkeypatch)
         sound = opened(seaweedfs_cloud, bucket)
-        wait_until(lambda: sound.position() == head, timeout_s=30)
+        wait_until(lambda: sound.position() == head, timeout_s=120)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextvars import copy_context
 
 import psycopg
 import pytest
@@ -18,8 +19,8 @@ from workledger.postgres.connection import connect
 
 
 @pytest.fixture
-def ledger(database_url):
-    with workledger.open(database_url, lease_s=60) as ledger:
+def ledger(database_url, tmp_path):
+    with workledger.open(database_url, home=tmp_path, lease_s=60) as ledger:
         yield ledger
 
 
@@ -56,7 +57,7 @@ def live_a_little(ledger):
         _ = 1 / 0
     with ledger.start_workflow("break", workflow_id="break-1") as run, run.task("again") as task:
         task.output = "fine now"
-    ledger.start_workflow("asked", workflow_id="asked-1").__enter__()
+    copy_context().run(ledger.start_workflow("asked", workflow_id="asked-1").__enter__)  # begun and never ended
     ledger.cancel("asked-1", reason="enough")
 
 
@@ -291,11 +292,11 @@ def test_many_faults_are_counted_and_the_first_are_named(store, database_url, al
     assert check.fault_count == check.counts["messages"] > 100
 
 
-def test_verifying_while_others_record_accuses_nobody(store, database_url):
+def test_verifying_while_others_record_accuses_nobody(store, database_url, tmp_path):
     stop = threading.Event()
 
     def record():
-        with workledger.open(database_url) as other:
+        with workledger.open(database_url, home=tmp_path) as other:
             while not stop.is_set():
                 with other.start_workflow("busy") as run:
                     run.message("user", "hello")
@@ -313,7 +314,7 @@ def test_verifying_while_others_record_accuses_nobody(store, database_url):
     finally:
         stop.set()
         for thread in threads:
-            thread.join()
+            thread.join(60)
     assert faults(database_url) == []
 
 
@@ -339,7 +340,7 @@ def test_a_verification_that_is_killed_leaves_nothing_behind(store, database_url
             next(checks)
     with psycopg.connect(database_url, autocommit=True) as other:
         query = "SELECT to_regnamespace(%s) IS NULL"
-        assert wait_until(lambda: other.execute(query, (shadow_name("workledger"),)).fetchone() == (True,))
+        assert wait_until(lambda: other.execute(query, (shadow_name("workledger"),)).fetchone() == (True,), 60)
 
 
 def test_the_airline_runs_verify_after_their_import(ledger, database_url, tau_airline_file):
@@ -351,17 +352,17 @@ def test_the_airline_runs_verify_after_their_import(ledger, database_url, tau_ai
     assert checks["state"].counts["messages"] == 5308
 
 
-def test_the_oldest_supported_server_verifies_too(database15_url):
-    with workledger.open(database15_url) as ledger:
+def test_the_oldest_supported_server_verifies_too(database15_url, tmp_path):
+    with workledger.open(database15_url, home=tmp_path) as ledger:
         live_a_little(ledger)
         with ledger.pool.connection() as connection:
             sequence(connection, schema="workledger")
     assert faults(database15_url) == []
 
 
-def test_an_exotic_project_name_verifies(database_url):
+def test_an_exotic_project_name_verifies(database_url, tmp_path):
     project = "p" * 63
-    with workledger.open(database_url, project=project) as ledger, ledger.start_workflow("one"):
+    with workledger.open(database_url, home=tmp_path, project=project) as ledger, ledger.start_workflow("one"):
         pass
     with connect(database_url, schema=project, recording=True) as connection:
         assert all(check.ok for check in check_database(connection, schema=project, names=DATABASE_CHECKS))

@@ -156,6 +156,8 @@ class _Round:
 
     def _check_same_log(self, top: int, log_head: int) -> None:
         """Refuse to continue the stream of another log: a database made anew, restored, or of another project."""
+        if top > log_head:  # somebody else may have recorded and published since that look at the log
+            log_head, _ = head(self._connection)
         if top > log_head:
             self._refuse(top, f"the log ends at {log_head}")
         for event in self._bus.read(after=top - 1, limit=1) if top else ():
