@@ -33,7 +33,7 @@ def begin(name: str, *arguments: object, options: tuple[str, ...] = ()) -> subpr
 
 
 def run_program(
-    name: str, *arguments: object, options: tuple[str, ...] = (), timeout_s: float = 120, may_complain: bool = False
+    name: str, *arguments: object, options: tuple[str, ...] = (), timeout_s: float = 200, may_complain: bool = False
 ) -> str:
     """Run a program to its end, and give what it prints; it fails when it says anything on stderr or hangs."""
     process = begin(name, *arguments, options=options)

@@ -65,13 +65,14 @@ class Peer:
 
     def open(self, project: str) -> None:
         self._pipe.send(project)
+        assert self._pipe.poll(120), "the other process does not open its ledger"
         assert self._pipe.recv() == "open"
 
     def begin(self, lanes: list[tuple[str, list[Change]]]) -> None:
         self._pipe.send(lanes)
 
     def answers(self) -> list[list[object]]:
-        assert self._pipe.poll(60), "the other process hangs"
+        assert self._pipe.poll(120), "the other process hangs"
         return self._pipe.recv()
 
     def close(self) -> None:
@@ -86,7 +87,7 @@ def _serve(url: str, home: str, pipe: Pipe) -> None:
         if isinstance(order, str):
             if ledger is not None:
                 ledger.close()
-            ledger = workledger.open(url, home=home, project=order)
+            ledger = workledger.open(url, home=home, project=order, record_timeout_s=60)
             pipe.send("open")
         else:
             pipe.send(record_lanes(ledger, order))

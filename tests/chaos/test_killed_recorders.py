@@ -17,6 +17,17 @@ from support.waiting import wait_until
 ROUNDS = int(os.environ.get("WORKLEDGER_TEST_ROUNDS", "50"))
 
 
+def wait_for_more(folder, names, mark):
+    """Wait until the load has written down some more changes, and for a moment that may be anywhere in the next."""
+    wanted = lines_of(folder, names, mark) + random.randint(1, 60)
+    wait_until(lambda: lines_of(folder, names, mark) >= wanted)
+    time.sleep(random.random() * 0.01)
+
+
+def lines_of(folder, names, mark):
+    return sum(path.read_text().count(mark) for path in folder.glob(names))
+
+
 @pytest.mark.parametrize("durability", ["commit", "buffered"])
 @pytest.mark.parametrize(
     "rounds",
@@ -34,12 +45,12 @@ def test_what_a_killed_process_was_told_is_in_the_log_once(database_url, tmp_pat
             load = begin("load", proxy.url, home, tmp_path / f"journal-{round_}", 4, durability, 5.0)
             with killed_at_the_end(load):
                 assert load.stdout.readline() == "recording\n"
-                time.sleep(random.random() * 0.4)
+                wait_for_more(tmp_path, f"journal-{round_}-*", "=")
                 if round_ % 2:
                     proxy.refuse()
-                    time.sleep(random.random() * 0.3)
+                    wait_for_more(tmp_path, f"journal-{round_}-*", "+")
                 load.kill()
-                load.wait(timeout=30)
+                load.wait(timeout=60)
             proxy.heal()
     made, acknowledged = read_journals(tmp_path.glob("journal-*-*"))
     with workledger.open(database_url, home=home) as heir:

@@ -2,9 +2,11 @@
 
 import itertools
 import os
+import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from datetime import UTC, datetime
 
 import psycopg
@@ -32,12 +34,32 @@ def ledger(database_url, tmp_path):
 
 
 @pytest.fixture
-def stalled(ledger, database_url):
-    """A workflow `w` whose row somebody else has locked, and the way to let go of it."""
-    ledger.record(start(workflow_id="w"))
-    with psycopg.connect(database_url, options="-csearch_path=workledger") as other:
-        other.execute("SELECT FROM workflows WHERE workflow_id = 'w' FOR UPDATE")
-        yield other.rollback
+def locked(ledger, database_url):
+    """Make a workflow whose row somebody else locks; gives the way to let go of it."""
+    with ExitStack() as stack:
+
+        def locked(workflow_id):
+            ledger.record(start(workflow_id=workflow_id))
+            other = stack.enter_context(psycopg.connect(database_url, options="-csearch_path=workledger"))
+            other.execute("SELECT FROM workflows WHERE workflow_id = %s FOR UPDATE", (workflow_id,))
+            return other.rollback
+
+        yield locked
+
+
+@pytest.fixture
+def waits_for_a_lock(database_url):
+    with psycopg.connect(database_url, autocommit=True) as observer:
+        query = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        yield lambda: observer.execute(query).rowcount
+
+
+def step_of(workflow_id):
+    return make("progress_workflow", workflow_id=workflow_id, current_step="s")
+
+
+def interrupt():
+    os.kill(os.getpid(), signal.SIGINT)
 
 
 @pytest.mark.parametrize("rounds", ROUNDS)
@@ -46,44 +68,56 @@ def test_ctrl_c_in_the_main_thread_leaves_no_other_caller_without_an_answer(data
     assert int(run_program("interrupted", database_url, tmp_path, rounds, may_complain=True)) > 0
 
 
-def test_a_caller_that_is_interrupted_while_it_waits_does_not_hold_up_the_others(ledger, stalled):
+def test_a_caller_that_is_interrupted_while_it_waits_does_not_hold_up_the_others(ledger, locked):
+    release = locked("w")
     with ThreadPoolExecutor(8) as pool:
-        leader = pool.submit(ledger.record, make("progress_workflow", workflow_id="w", current_step="a"))
-        wait_until(lambda: ledger.recorder._leader is not None)
-        interrupt = threading.Timer(0.3, os.kill, (os.getpid(), 2))
-        interrupt.start()
+        leader = pool.submit(ledger.record, step_of("w"))
+        wait_until(lambda: ledger.recorder._leader is not None and not ledger.recorder._queue)
+
+        def interrupt_who_waits():
+            wait_until(lambda: ledger.recorder._queue)
+            interrupt()
+
+        interrupting = pool.submit(interrupt_who_waits)
         try:
             with pytest.raises(KeyboardInterrupt):
                 ledger.record(start(workflow_id="interrupted"))
+                raise AssertionError("not interrupted")
             others = [pool.submit(record_whole, ledger) for _ in range(5)]
         finally:
-            stalled()
-        assert leader.result(10).applied
+            release()
+        interrupting.result(60)
+        assert leader.result(60).applied
         for other in others:
-            other.result(10)
+            other.result(60)
 
 
-def test_a_leader_that_is_interrupted_in_its_commit_gives_the_others_their_answers(ledger, stalled):
+def test_a_leader_that_is_interrupted_in_its_commit_gives_the_others_their_answers(ledger, locked, waits_for_a_lock):
+    """The first leader hands on to the main thread, whose batch has the changes of the others, too."""
+    release_first, release_main = locked("first"), locked("main")
     with ThreadPoolExecutor(8) as pool:
-        first = pool.submit(ledger.record, make("progress_workflow", workflow_id="w", current_step="a"))
-        wait_until(lambda: ledger.recorder._leader is not None)
-        timers = [threading.Timer(0.4, stalled), threading.Timer(0.2, os.kill, (os.getpid(), 2))]
-        others = []
+        first = pool.submit(ledger.record, step_of("first"))
+        wait_until(waits_for_a_lock)
 
-        def join_later():
-            wait_until(lambda: len(ledger.recorder._queue) >= 1)
-            others.extend(pool.submit(record_whole, ledger) for _ in range(5))
-            for timer in timers:
-                timer.start()
+        def have_the_main_thread_lead_and_interrupt_it():
+            queue = ledger.recorder._queue
+            wait_until(lambda: len(queue) == 1)
+            others = [pool.submit(ledger.record, start(workflow_id=f"other-{n}")) for n in range(5)]
+            wait_until(lambda: len(queue) == 6)
+            release_first()
+            wait_until(lambda: not queue and waits_for_a_lock())
+            interrupt()
+            return others
 
-        pool.submit(join_later)
+        attack = pool.submit(have_the_main_thread_lead_and_interrupt_it)
         with pytest.raises(KeyboardInterrupt):
-            ledger.record(make("progress_workflow", workflow_id="w", current_step="b"))
-        assert first.result(10).applied
-        wait_until(lambda: len(others) == 5)
-        for other in others:
-            other.result(10)
-    assert ledger.record(complete(workflow_id="w")).applied
+            ledger.record(step_of("main"))
+            raise AssertionError("not interrupted")
+        release_main()
+        assert first.result(60).applied
+        for other in attack.result(60):
+            assert other.result(60).applied
+    assert ledger.record(complete(workflow_id="main")).applied
 
 
 @pytest.mark.parametrize("year", [1, 1931, 9999])
@@ -139,7 +173,7 @@ def test_threads_of_a_forked_child_all_get_their_answers(ledger):
     statuses = [_wait_for(pid) for pid in children]
     stop.set()
     for thread in parents:
-        thread.join(20)
+        thread.join(90)
         assert not thread.is_alive()
     assert statuses == [0] * len(children)
 
@@ -152,7 +186,7 @@ def _forked(ledger):
         threads = [threading.Thread(target=_read_and_record, args=(ledger,), daemon=True) for _ in range(8)]
         for thread in threads:
             thread.start()
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 90
         for thread in threads:
             thread.join(max(0.1, deadline - time.monotonic()))
         stuck = sum(thread.is_alive() for thread in threads)
@@ -168,7 +202,7 @@ def _read_and_record(ledger):
 
 
 def _wait_for(pid):
-    for _ in itertools.repeat(None, 4000):
+    for _ in itertools.repeat(None, 12_000):
         done, status = os.waitpid(pid, os.WNOHANG)
         if done:
             return os.waitstatus_to_exitcode(status)
@@ -204,7 +238,7 @@ def test_a_buffered_change_whose_time_has_no_room_is_counted_and_the_next_is_ref
     from support.proxy import Proxy
     from workledger.errors import SpoolFull
 
-    options = {"home": tmp_path, "durability": "buffered", "buffer_s": 0.5, "spool_limit_bytes": 3_000}
+    options = {"home": tmp_path, "durability": "buffered", "buffer_s": 60, "spool_limit_bytes": 3_000}
     with Proxy(database_url) as proxy, workledger.open(proxy.url, **options) as ledger:
         ledger.record(start(workflow_id="before"))
         ledger.flush()

@@ -1,6 +1,6 @@
 """The spool under attack: what it took arrives, in order and once, whatever happens on the way."""
 
-import threading
+import logging
 
 import pytest
 
@@ -22,12 +22,12 @@ def finished(ledger):
         return connection.execute("SELECT count(*) FROM workflows WHERE status = 'completed'").fetchone()[0]
 
 
-def test_a_single_change_waits_until_postgresql_is_back(proxy, tmp_path):
-    with workledger.open(proxy.url, home=tmp_path) as ledger:
+def test_a_single_change_waits_until_postgresql_is_back(proxy, tmp_path, caplog):
+    with caplog.at_level(logging.DEBUG, "workledger.sdk.scribe"), workledger.open(proxy.url, home=tmp_path) as ledger:
         ledger.record(start(workflow_id="w"))
         proxy.refuse()
         ledger.record(complete(workflow_id="w"))
-        threading.Event().wait(1.2)  # two attempts to replay it, in vain
+        wait_until(lambda: caplog.text.count("record.still_away") >= 2)
         assert ledger._scribe._spool.waiting() == 1
         proxy.heal()
         wait_until(lambda: ledger.get_workflow("w").status == "completed")
@@ -45,19 +45,19 @@ def test_what_was_buffered_when_postgresql_went_away_is_replayed_in_order(proxy,
                 ledger.record(change)
         wait_until(lambda: ledger.tally.spooled)
         proxy.heal()
-        wait_until(lambda: finished(ledger) == 25, timeout_s=20)
+        wait_until(lambda: finished(ledger) == 25)
         assert ledger.tally.refused == 0
 
 
-def test_a_spool_that_cannot_be_read_for_a_while_is_replayed_afterwards(proxy, tmp_path):
-    with workledger.open(proxy.url, home=tmp_path) as ledger:
+def test_a_spool_that_cannot_be_read_for_a_while_is_replayed_afterwards(proxy, tmp_path, caplog):
+    with caplog.at_level(logging.DEBUG, "workledger.sdk.scribe"), workledger.open(proxy.url, home=tmp_path) as ledger:
         ledger.record(start(workflow_id="w"))
         proxy.refuse()
         ledger.record(complete(workflow_id="w"))
         spool = ledger._scribe._spool
         path, spool._path = spool._path, tmp_path  # a folder is no file that can be opened
         proxy.heal()
-        threading.Event().wait(1.2)
+        wait_until(lambda: caplog.text.count(f"the spool {tmp_path} cannot be used") >= 2)
         assert ledger.get_workflow("w").status == "running"
         spool._path = path
         wait_until(lambda: ledger.get_workflow("w").status == "completed")

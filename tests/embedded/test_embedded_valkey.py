@@ -73,12 +73,13 @@ def titles() -> list[str]:
     return found
 
 
-def test_it_starts_in_a_moment_and_is_found_again(data_dir: Path) -> None:
-    url = EmbeddedValkey(data_dir).ensure_running()
+def test_it_starts_and_is_found_again(data_dir: Path) -> None:
+    server = EmbeddedValkey(data_dir)
+    url = server.ensure_running()
     assert call(url, "PING")
-    began = time.monotonic()
+    began = server.pid
     assert EmbeddedValkey(data_dir).ensure_running() == url
-    assert time.monotonic() - began < 0.1
+    assert server.pid == began
 
 
 def test_it_keeps_an_append_only_file_drops_nothing_and_has_no_port(data_dir: Path) -> None:
@@ -131,9 +132,10 @@ def test_a_rewriting_child_that_outlived_its_server_does_not_block_the_next_star
         for number in range(3000):
             pipeline.set(f"key-{number}", "x" * 100)
         pipeline.execute()
-        client.config_set("rdb-key-save-delay", "1000")  # microseconds a key: the child takes its time
+        client.config_set("rdb-key-save-delay", "20000")  # microseconds a key: the child takes its time
         client.bgrewriteaof()
-    wait_until(lambda: any("valkey-aof-rewrite" in title for title in titles()))
+    name = Path(f"/proc/{server.pid}/cmdline").read_text().split()[-1].strip("\0")
+    wait_until(lambda: any(title.startswith(f"valkey-aof-rewrite {name}") for title in titles()))
     os.kill(server.pid, signal.SIGKILL)
     wait_until(lambda: server.pid is None)
     assert server.ensure_running() == url

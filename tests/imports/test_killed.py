@@ -9,12 +9,16 @@ import subprocess
 import sys
 import time
 import uuid
+from contextlib import closing
 
+import psycopg
 import pytest
 
 import workledger
 from support.processes import kill_all_in
+from support.waiting import wait_until
 from workledger.assembly import verify
+from workledger.postgres.embedded import EmbeddedPostgres
 from workledger.settings import load_settings
 
 
@@ -31,22 +35,42 @@ def start_import(path, home):
     )
 
 
+def kill(process, home):
+    """Kill an import, if it has not ended, with the database it works on."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+    kill_all_in(home)
+    process.communicate()
+
+
+def kill_in_the_middle(path, home):
+    """Kill an import that has written the first rows of a transaction, and has not got to the end of it."""
+    url = EmbeddedPostgres(home / "postgres").ensure_running()
+    with closing(psycopg.connect(url, options="-csearch_path=workledger")) as other:
+        other.execute("LOCK TABLE feedback IN SHARE MODE")
+        process = start_import(path, home)
+        wait_until(lambda: _waits_for_a_lock(url) or process.poll() is not None)
+        assert process.poll() is None
+        kill(process, home)
+
+
+def _waits_for_a_lock(url):
+    with psycopg.connect(url, autocommit=True) as observer:
+        return observer.execute("SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock'").fetchall()
+
+
 def kill_at_random_moments(path, home, *, rounds, within_s, seed):
-    """Start an import and kill it, with the database it works on, again and again; returns how many were cut short."""
-    moments, cut_short = random.Random(seed), 0
+    """Start an import and kill it again and again."""
+    moments = random.Random(seed)
     for _ in range(rounds):
         process = start_import(path, home)
         time.sleep(moments.uniform(0.2, within_s))
-        cut_short += process.poll() is None
-        os.killpg(process.pid, signal.SIGKILL) if process.poll() is None else None
-        kill_all_in(home)
-        process.communicate()
-    return cut_short
+        kill(process, home)
 
 
 def check(path, home):
     process = start_import(path, home)
-    _, said = process.communicate(timeout=120)
+    _, said = process.communicate(timeout=200)
     assert process.returncode == 0, said.decode()
     settings = load_settings(environ={}, folder=home, home=home, synapse_url="postgres:")
     with workledger.open(home=home) as ledger, ledger.pool.connection() as connection:
@@ -67,8 +91,8 @@ def home(servers_dir):
 
 def test_an_import_that_is_killed_with_its_database_can_be_run_again(tau_airline_file, home):
     start_import(tau_airline_file.parent / "none", home).communicate()  # makes the database, imports nothing
-    cut_short = kill_at_random_moments(tau_airline_file, home, rounds=5, within_s=2.5, seed=1)
-    assert cut_short > 0
+    kill_in_the_middle(tau_airline_file, home)
+    kill_at_random_moments(tau_airline_file, home, rounds=3, within_s=2.0, seed=1)
     check(tau_airline_file, home)
 
 

@@ -206,12 +206,11 @@ def test_recording_goes_on_while_a_collector_waits_for_a_long_transaction(ledger
         collector.start()
         for n in range(20):
             ledger.record(start(workflow_id=f"short-{n}", input=large(1)))
-        collector.join(10)
+        collector.join(60)
         assert not collector.is_alive()
 
 
-@pytest.mark.parametrize("rounds", [6])
-def test_nothing_recorded_is_lost_while_collectors_run_all_the_time(ledger, owner, database_url, large, orphan, rounds):
+def test_nothing_recorded_is_lost_while_collectors_run_all_the_time(ledger, owner, database_url, large, orphan):
     stop = threading.Event()
     removed = []
 
@@ -229,7 +228,7 @@ def test_nothing_recorded_is_lost_while_collectors_run_all_the_time(ledger, owne
     collectors = [threading.Thread(target=collecting) for _ in range(2)]
     for collector in collectors:
         collector.start()
-    for round_ in range(rounds):
+    for round_ in range(100):
         numbers = range(round_ * 1000, round_ * 1000 + 25)
         for n in numbers:
             orphan(large(n))
@@ -238,6 +237,8 @@ def test_nothing_recorded_is_lost_while_collectors_run_all_the_time(ledger, owne
             recorder.start()
         for recorder in recorders:
             recorder.join()
+        if round_ >= 5 and sum(removed):  # the collectors have been in time for something
+            break
     stop.set()
     for collector in collectors:
         collector.join()

@@ -4,7 +4,6 @@ import asyncio
 import os
 import socket
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
@@ -54,7 +53,7 @@ def test_threads_and_coroutines_record_at_once(ledger):
         futures = [pool.submit(record_whole, ledger) for _ in range(50)]
         asyncio.run(many())
         for future in futures:
-            future.result(30)
+            future.result(60)
     assert totals(ledger) == (100, 600)
 
 
@@ -66,7 +65,7 @@ def test_each_caller_gets_its_own_error(ledger):
         futures = [pool.submit(one, n) for n in range(100)]
         for n, future in enumerate(futures):
             with pytest.raises(NotFound) as refused:
-                future.result(30)
+                future.result(60)
             assert refused.value.entity_id == f"nope-{n}"
 
 
@@ -101,24 +100,22 @@ def test_a_connection_killed_by_the_server_is_replaced(ledger, database_url):
     record_whole(ledger)
     with psycopg.connect(database_url, autocommit=True) as admin:
         admin.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            "SELECT pg_terminate_backend(pid, 30000) FROM pg_stat_activity"
             " WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
     record_whole(ledger)
     assert totals(ledger) == (2, 12)
 
 
-@pytest.mark.parametrize("round_", range(5))
-def test_a_connection_cut_between_commit_and_its_answer_is_resolved_by_identity(database_url, tmp_path, round_):
+@pytest.mark.parametrize("lost", [1, 2, 3])
+def test_a_connection_cut_between_commit_and_its_answer_is_resolved_by_identity(database_url, tmp_path, lost):
     with Proxy(database_url) as proxy, workledger.open(proxy.url, home=tmp_path) as ledger:
         record_whole(ledger)
-        proxy.drop_answers()  # the server commits; the client never hears of it
-        healed = threading.Timer(0.1 + round_ * 0.05, proxy.heal)
-        healed.start()
+        proxy.drop_answers(lost)  # the server commits; the client never hears of it
         with ThreadPoolExecutor(8) as pool:
             for future in [pool.submit(record_whole, ledger) for _ in range(8)]:
-                future.result(30)
-        healed.join()
+                future.result(60)
+        wait_until(lambda: proxy.lost == lost)
         wait_until(lambda: totals(ledger) == (9, 54))
         assert ledger.tally.refused == 0
 
@@ -191,10 +188,8 @@ def test_buffered_changes_are_committed_soon_and_in_order(database_url, tmp_path
 def test_a_buffered_change_arrives_without_a_flush(database_url, tmp_path):
     with workledger.open(database_url, home=tmp_path, durability="buffered") as ledger:
         ledger.record(start(workflow_id="w"))
-        deadline = time.monotonic() + 5
-        while not ledger.workflows() and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert ledger.get_workflow("w").status == "running"
+        (workflow,) = wait_until(ledger.workflows)
+        assert workflow.status == "running"
 
 
 def test_a_buffered_change_that_is_refused_is_counted_and_logged(database_url, tmp_path, caplog):

@@ -56,8 +56,8 @@ def pooled_url(database_url, pgbouncer_binary, servers_dir):
         wait_until(answers)
         yield url
     finally:
-        process.terminate()
-        process.wait(10)
+        process.kill()  # asked kindly, newer ones wait for their clients
+        process.wait(60)
         with psycopg.connect(database_url, autocommit=True) as admin:
             admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'pooled'")
             admin.execute(f"ALTER ROLE pooled IN DATABASE {info['dbname']} RESET search_path")

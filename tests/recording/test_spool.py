@@ -4,7 +4,8 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,8 @@ from support.proxy import Proxy
 from support.waiting import wait_until
 from workledger.errors import SpoolFull
 from workledger.sdk.spool import Spool
+
+TESTS = Path(__file__).parents[1]
 
 
 def counts(ledger):
@@ -30,17 +33,20 @@ def record_whole(ledger):
         ledger.record(change)
 
 
+def wait_for_more(count, wanted):
+    before = count()
+    wait_until(lambda: count() >= before + wanted)
+
+
 def test_recording_goes_on_while_postgresql_is_away_and_is_replayed(database_url, tmp_path):
     with Proxy(database_url) as proxy, workledger.open(proxy.url, home=tmp_path) as ledger:
         record_whole(ledger)
         proxy.refuse()
-        began = time.monotonic()
         for _ in range(20):
             record_whole(ledger)
-        assert time.monotonic() - began < 10
         assert ledger.tally.spooled == 120
         proxy.heal()
-        wait_until(lambda: counts(ledger) == (21, 126, 126), timeout_s=20)
+        wait_until(lambda: counts(ledger) == (21, 126, 126))
         record_whole(ledger)
         wait_until(lambda: counts(ledger) == (22, 132, 132))  # the last page may not be forgotten yet
         assert ledger.tally.refused == 0
@@ -61,7 +67,7 @@ def test_decorated_functions_do_not_notice(database_url, tmp_path):
         proxy.refuse()
         assert program() == [0, 1, 2]
         proxy.heal()
-        wait_until(lambda: len(ledger.workflows(status="completed")) == 2, timeout_s=20)
+        wait_until(lambda: len(ledger.workflows(status="completed")) == 2)
 
 
 def test_an_outage_in_the_middle_of_load_loses_and_doubles_nothing(database_url, tmp_path):
@@ -74,19 +80,18 @@ def test_an_outage_in_the_middle_of_load_loses_and_doubles_nothing(database_url,
                 record_whole(ledger)
                 written.append(1)
 
-        threads = [threading.Thread(target=load) for _ in range(8)]
-        for thread in threads:
-            thread.start()
-        for _ in range(3):
-            time.sleep(0.3)
-            proxy.refuse()
-            time.sleep(0.3)
-            proxy.heal()
-        stop.set()
-        for thread in threads:
-            thread.join(30)
+        with ThreadPoolExecutor(8) as pool:
+            loads = [pool.submit(load) for _ in range(8)]
+            for _ in range(3):
+                wait_for_more(written.__len__, 20)
+                proxy.refuse()
+                wait_for_more(lambda: ledger.tally.spooled, 100)
+                proxy.heal()
+            stop.set()
+            for one in loads:
+                one.result(60)
         total = len(written)
-        wait_until(lambda: counts(ledger) == (total, 6 * total, 6 * total), timeout_s=30)
+        wait_until(lambda: counts(ledger) == (total, 6 * total, 6 * total))
         assert ledger.tally.refused == 0
 
 
@@ -104,7 +109,7 @@ def test_over_its_bound_the_caller_gets_an_error_and_what_was_taken_stays(databa
                 taken += 1
         assert taken > 10
         proxy.heal()
-        wait_until(lambda: len(ledger.workflows(limit=500)) == taken + 1, timeout_s=20)
+        wait_until(lambda: len(ledger.workflows(limit=500)) == taken + 1)
 
 
 def test_a_full_spool_of_a_killed_process_is_replayed_by_the_next(database_url, tmp_path):
@@ -123,13 +128,13 @@ def test_a_full_spool_of_a_killed_process_is_replayed_by_the_next(database_url, 
     """)
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", source, database_url, str(tmp_path)], env={"PYTHONPATH": "tests", "PATH": ""}
+            [sys.executable, "-c", source, database_url, str(tmp_path)], env={"PYTHONPATH": str(TESTS), "PATH": ""}
         )
         for _ in range(3)
     ]
-    assert [process.wait(60) for process in processes] == [-9] * 3
+    assert [process.wait(120) for process in processes] == [-9] * 3
     with workledger.open(database_url, home=tmp_path) as ledger:
-        wait_until(lambda: counts(ledger) == (30, 180, 180), timeout_s=20)
+        wait_until(lambda: counts(ledger) == (30, 180, 180))
 
 
 def test_a_disk_that_is_full_is_a_clear_error(tmp_path):

@@ -118,7 +118,7 @@ class Ledgers(RuleBasedStateMachine):
     @initialize(where=st.lists(st.sampled_from([*BEGINNINGS]), min_size=SLOTS, max_size=SLOTS))
     def begin(self, where):
         self.project = f"p{next(self.numbers)}"
-        self.ledger = workledger.open(self.url, home=self.home, project=self.project)
+        self.ledger = workledger.open(self.url, home=self.home, project=self.project, record_timeout_s=60)
         self.peer.open(self.project)
         self.schedule([("batch", False, BEGINNINGS[beginning]) for beginning in where])
 

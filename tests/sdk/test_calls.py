@@ -1,6 +1,7 @@
 """Calls as data: what is recorded of an exception, and what making that must not do."""
 
 import ast
+import threading
 
 from workledger.sdk.calls import failure_of
 
@@ -34,7 +35,7 @@ def test_a_failure_has_its_whole_chain_of_tracebacks():
 
 def test_a_failure_is_told_without_parsing_the_program(monkeypatch):
     """In Python 3.11 a thread that parses breaks another that parses at the same time (gh-106905)."""
-    parsed = []
-    monkeypatch.setattr(ast, "parse", lambda *given, **_: parsed.append(given))
+    parsed, here = [], threading.get_ident()
+    monkeypatch.setattr(ast, "parse", lambda *given, **_: threading.get_ident() == here and parsed.append(given))
     assert "in deep" in failure_of(caught(fail_while_failing)).error_traceback
     assert parsed == []

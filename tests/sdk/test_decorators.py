@@ -4,7 +4,6 @@ import asyncio
 import inspect
 import sys
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -165,16 +164,17 @@ def test_only_the_named_errors_are_retried(ledger):
 
 @pytest.mark.parametrize("is_async", [False, True])
 def test_a_task_that_takes_too_long_is_failed_as_a_timeout(ledger, is_async):
+    told = threading.Event()
     if is_async:
 
         @ledger.task(timeout_s=0.05)
         async def slow():
-            await asyncio.sleep(5)
+            await asyncio.sleep(60)
     else:
 
         @ledger.task(timeout_s=0.05)
         def slow():
-            time.sleep(0.5)
+            told.wait(60)
 
     @ledger.workflow
     async def waiting():
@@ -182,24 +182,25 @@ def test_a_task_that_takes_too_long_is_failed_as_a_timeout(ledger, is_async):
 
     with pytest.raises(TaskTimeout, match=r"0\.05"):
         asyncio.run(waiting())
+    told.set()
     (execution,) = executions(ledger, "waiting")
     assert (execution.status, execution.error_type) == ("failed", "workledger.errors.TaskTimeout")
 
 
 def test_a_cancelled_coroutine_is_recorded_as_cancelled(ledger):
     @ledger.task
-    async def endless():
+    async def endless(begun):
+        begun.set()
         await asyncio.sleep(60)
 
     @ledger.workflow
-    async def stopped():
-        await endless()
+    async def stopped(begun):
+        await endless(begun)
 
     async def main():
-        task = asyncio.ensure_future(stopped())
-        while not ledger.running():
-            await asyncio.sleep(0.01)
-        await asyncio.sleep(0.1)
+        begun = asyncio.Event()
+        task = asyncio.ensure_future(stopped(begun))
+        await asyncio.wait_for(begun.wait(), 60)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -129,7 +130,7 @@ def test_a_worker_whose_start_still_waits_in_the_spool_keeps_its_id(database_url
             proxy.heal()
             ledger._worker.beat_once()
             assert ledger.worker_id == first
-            wait_until(lambda: workers(ledger) == {first: False}, timeout_s=30)
+            wait_until(lambda: workers(ledger) == {first: False})
             ledger._worker.beat_once()
             assert ledger.worker_id == first
             assert [workflow.workflow_id for workflow in ledger.running()] == ["w"]
@@ -178,11 +179,14 @@ def test_a_heartbeat_that_was_sent_before_a_pause_does_not_answer_for_the_time_a
     with ledger.pool.connection() as connection:
         connection.execute("UPDATE workers SET heartbeat_at = now() - interval '1 hour'")
         reap(connection, ledger.recorder, clock=ledger.clock)
+    monkeypatch.setattr("workledger.sdk.worker._CATCH_UP_S", 60.0)
     worker._awake_s -= 3600
-    asked = threading.Timer(0.2, paused.set)
-    asked.start()
-    assert ledger.worker_id != first
-    asked.join()
+    asked = worker._asked
+    with ThreadPoolExecutor(1) as pool:
+        now = pool.submit(lambda: ledger.worker_id)
+        wait_until(lambda: worker._asked > asked)
+        paused.set()
+        assert now.result(60) != first
 
 
 PAUSED = textwrap.dedent("""
@@ -231,9 +235,9 @@ def test_a_process_that_was_paused_beyond_its_lease_is_told_and_begins_anew(ledg
                 reap(connection, ledger.recorder, clock=ledger.clock)
             return workers(ledger)[first] or looking.wait(0.1)
 
-        wait_until(reaped, timeout_s=30)
+        wait_until(reaped)
         os.kill(process.pid, signal.SIGCONT)
-        output, _ = process.communicate("go\n", timeout=60)
+        output, _ = process.communicate("go\n", timeout=120)
     finally:
         process.kill()
         process.communicate()
@@ -306,7 +310,7 @@ def test_a_claim_is_committed_or_refused_and_never_spooled(database_url, tmp_pat
             ledger.resume(workflow_id)
         proxy.heal()
         wait_until(lambda: ledger.get_workflow(workflow_id).status == "pending")
-        monkeypatch.setattr("workledger.sdk.scribe._CLAIM_S", 20.0)
+        monkeypatch.setattr("workledger.sdk.scribe._CLAIM_S", 60.0)
         assert ledger.resume(workflow_id) == 1
         ledger.flush()
         wait_until(lambda: ledger.get_workflow(workflow_id).status == "completed")

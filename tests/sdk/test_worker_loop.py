@@ -100,16 +100,20 @@ def test_a_worker_killed_at_any_step_is_followed_by_one_that_goes_on(ledger, dat
     subprocess.run([sys.executable, "-c", change], env=environment, check=True, cwd=tmp_path)
     command = [sys.executable, "-m", "workledger", "worker", "program", "--until-idle"]
     for step in (0, 4, 9):
-        died = subprocess.run(command, env={**environment, "DIE_AT": str(step)}, cwd=tmp_path, capture_output=True)
+        died = run(command, {**environment, "DIE_AT": str(step)}, tmp_path)
         assert died.returncode == -9, died.stderr
         with ledger.pool.connection() as connection:
-            wait_until(lambda c=connection: lease_is_over(c), timeout_s=15)
-    last = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
+            wait_until(lambda c=connection: lease_is_over(c))
+    last = run(command, environment, tmp_path)
     assert last.returncode == 0, last.stderr
     workflow = ledger.get_workflow("w")
     assert (workflow.status, workflow.output_data, workflow.completed_steps) == ("completed", 145, 10)
     completed = [row.task_name for row in ledger.executions("w") if row.status == "completed"]
     assert completed == [f"step-{n}" for n in range(10)]
+
+
+def run(command, environment, folder):
+    return subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, timeout=120)
 
 
 def lease_is_over(connection):

@@ -14,6 +14,7 @@ import psycopg
 from psycopg import sql
 
 from support.requirements import require
+from support.waiting import wait_until
 from workledger.postgres._install import server_account
 
 __all__ = ["debian_postgres", "fresh_database"]
@@ -56,8 +57,17 @@ def fresh_database(server_url: str) -> Iterator[str]:
     """Make an empty database in the server at `server_url`, and drop it afterwards whoever is connected."""
     name = f"test_{uuid.uuid4().hex[:12]}"
     with psycopg.connect(server_url, autocommit=True) as admin:
-        admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        admin.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(name)))
         try:
             yield urlunsplit(urlsplit(server_url)._replace(path=f"/{name}"))
         finally:
-            admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+            wait_until(lambda: _is_dropped(admin, name))
+
+
+def _is_dropped(admin: psycopg.Connection, name: str) -> bool:
+    """Drop a database; False when somebody's session did not end in the five seconds that PostgreSQL gives it."""
+    try:
+        admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+    except psycopg.errors.ObjectInUse:
+        return False
+    return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import random
 import shutil
@@ -23,11 +24,12 @@ __all__ = ["answer_of", "free_port", "kill_all_in", "new_base", "responds", "run
 _ROOM_BYTES = 8 << 30
 #: Below what Linux gives to those that connect (`ip_local_port_range`).
 _SERVER_PORTS = (10_000, 32_000)
+_given: set[int] = set()
 
 
 def answer_of(process: subprocess.Popen[str]) -> str:
     """What a process said after the lines that were read. `communicate` would leave out what came together with them."""
-    process.wait(timeout=60)
+    process.wait(timeout=120)
     assert process.stdout is not None
     with process.stdout:
         return process.stdout.read()
@@ -49,12 +51,17 @@ def _in_memory() -> str | None:
 
 
 def free_port() -> int:
-    """Give a port that nobody listens on, and that the kernel gives to nobody's outgoing connection meanwhile."""
+    """Give a port that nobody listens on, and that nobody else is given: no other worker, and no outgoing connection."""
+    first, last = _SERVER_PORTS
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    own = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % workers
     while True:
-        port = random.SystemRandom().randrange(*_SERVER_PORTS)
+        port = random.SystemRandom().randrange(first + own, last, workers)
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
-            return port
+            if port not in _given:
+                _given.add(port)
+                return port
 
 
 def responds(url: str) -> bool:
@@ -62,7 +69,7 @@ def responds(url: str) -> bool:
     try:
         with urllib.request.urlopen(url, timeout=5) as response:
             return 200 <= response.status < 300
-    except (urllib.error.URLError, OSError):
+    except (urllib.error.URLError, http.client.HTTPException, OSError):
         return False
 
 
@@ -74,14 +81,14 @@ def running(
     with (directory / "output.log").open("ab") as output:
         process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=directory, env=env)
     try:
-        wait_until(lambda: is_ready() or process.poll() is not None, timeout_s=30)
+        wait_until(lambda: is_ready() or process.poll() is not None, timeout_s=120)
         if process.poll() is not None:
             log = (directory / "output.log").read_text(errors="replace")
             raise RuntimeError(f"{argv[0]} ended with {process.returncode}:\n{log[-2000:]}")
         yield process
     finally:
         process.kill()
-        process.wait(30)
+        process.wait(60)
 
 
 def kill_all_in(base: Path) -> None:

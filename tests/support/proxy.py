@@ -17,11 +17,15 @@ class Proxy:
     def __init__(self, url: str) -> None:
         self._target = conninfo_to_dict(url)
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self._dropping = threading.Event()
+        self._to_drop = 0
+        #: How many answers were lost so far.
+        self.lost = 0
         self._refusing = threading.Event()
         self._stalling = threading.Event()
         self._closing = threading.Event()
-        self._threads: list[threading.Thread] = []
+        self._dropping = threading.Lock()
+        self._accepting = threading.Thread(target=self._accept, daemon=True)
+        self._serving: list[threading.Thread] = []
 
     @property
     def url(self) -> str:
@@ -30,37 +34,34 @@ class Proxy:
         parts.pop("hostaddr", None)
         return make_conninfo(**parts)
 
-    def drop_answers(self) -> None:
-        """Let requests through, swallow the answer, then cut the connection."""
-        self._dropping.set()
+    def drop_answers(self, count: int) -> None:
+        """Let requests through, swallow the answer, then cut the connection; for so many answers."""
+        self._to_drop = count
 
     def refuse(self) -> None:
-        """Cut every connection and take no new ones."""
+        """Cut every connection and take no new ones. Nothing passes any more once this returns."""
         self._refusing.set()
+        for thread in self._serving:
+            thread.join(30)
 
     def stall(self) -> None:
         """Keep every connection, and pass nothing on: what a server that stands still looks like."""
         self._stalling.set()
 
     def heal(self) -> None:
-        self._dropping.clear()
+        self._to_drop = 0
         self._refusing.clear()
         self._stalling.clear()
 
     def __enter__(self) -> Self:
-        self._start(self._accept)
+        self._accepting.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._closing.set()
-        self._listener.close()
-        for thread in self._threads:
-            thread.join(5)
-
-    def _start(self, target, *args) -> None:
-        thread = threading.Thread(target=target, args=args, daemon=True)
-        self._threads.append(thread)
-        thread.start()
+        for thread in (self._accepting, *self._serving):
+            thread.join(30)
+        self._listener.close()  # not before: its number may be another file's while somebody waits on it
 
     def _accept(self) -> None:
         self._listener.settimeout(0.1)
@@ -72,7 +73,9 @@ class Proxy:
             if self._refusing.is_set():
                 client.close()
                 continue
-            self._start(self._serve, client)
+            serving = threading.Thread(target=self._serve, args=(client,), daemon=True)
+            serving.start()
+            self._serving.append(serving)
 
     def _connect(self) -> socket.socket:
         host, port = str(self._target.get("host", "127.0.0.1")), self._target.get("port", "5432")
@@ -83,7 +86,7 @@ class Proxy:
         return socket.create_connection((host, int(port)))
 
     def _serve(self, client: socket.socket) -> None:
-        with client, self._connect() as server, suppress(OSError):
+        with client, suppress(OSError), self._connect() as server:
             while not self._closing.is_set() and not self._refusing.is_set():
                 if self._stalling.is_set():
                     self._closing.wait(0.02)
@@ -91,12 +94,17 @@ class Proxy:
                 ready, _, _ = select.select([client, server], [], [], 0.05)
                 if client in ready and not self._pass(client, server):
                     return
-                if server in ready:
-                    if self._dropping.is_set():
-                        server.recv(65536)
-                        return
-                    if not self._pass(server, client):
-                        return
+                if server in ready and (self._drops() or not self._pass(server, client)):
+                    return
+
+    def _drops(self) -> bool:
+        """Whether the answer that is there is one of those to be lost."""
+        with self._dropping:
+            if self._to_drop:
+                self._to_drop -= 1
+                self.lost += 1
+                return True
+            return False
 
     @staticmethod
     def _pass(source: socket.socket, target: socket.socket) -> bool:

@@ -39,7 +39,7 @@ class PlainUser:
             text=True,
             cwd=self.home,
             env=environment,
-            timeout=60,
+            timeout=120,
             **self.options,
         )
         assert result.returncode == 0, result.stderr

@@ -11,7 +11,7 @@ __all__ = ["wait_until"]
 T = TypeVar("T")
 
 
-def wait_until(predicate: Callable[[], T], timeout_s: float = 10) -> T:
+def wait_until(predicate: Callable[[], T], timeout_s: float = 60) -> T:
     """Call `predicate` until it gives something true, and give that; fail after `timeout_s`."""
     deadline = time.monotonic() + timeout_s
     while True:

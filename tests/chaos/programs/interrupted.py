@@ -15,7 +15,7 @@ import time
 import workledger
 from support.changes import start
 
-faulthandler.dump_traceback_later(90, exit=True)
+faulthandler.dump_traceback_later(180, exit=True)
 url, home, rounds = sys.argv[1], sys.argv[2], int(sys.argv[3])
 logging.getLogger("psycopg").setLevel(logging.CRITICAL)  # it warns of rollbacks that are interrupted
 acknowledged = []
@@ -58,7 +58,7 @@ with workledger.open(url, home=home) as ledger:
             pass
     stop.set()
     for helper in helpers:
-        helper.join(30)
+        helper.join(60)
         assert not helper.is_alive(), "a caller never got its answer"
     with ledger.pool.connection() as connection:
         there = {row[0] for row in connection.execute("SELECT workflow_id FROM workflows")}
