@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import redis
@@ -17,6 +17,7 @@ from support.waiting import wait_until
 __all__ = ["RedisCluster", "RedisServer", "SentinelPair", "debian_redis", "flush", "redis_cluster", "sentinel_pair"]
 
 _ALONE = ("--appendonly", "yes", "--save", "")
+_QUICK_MS = 1000
 
 
 class RedisServer:
@@ -90,7 +91,8 @@ class SentinelPair:
         wait_until(lambda: two.client.role()[3] == b"connected", timeout_s=60)  # a Sentinel looks only now and then
         with self._sentinel.client as sentinel:
             sentinel.execute_command("SENTINEL MONITOR", "ledger", "127.0.0.1", one.port, 1)
-            sentinel.execute_command("SENTINEL SET", "ledger", "down-after-milliseconds", 300)
+            # A machine that stands still for a moment is no master that died.
+            sentinel.execute_command("SENTINEL SET", "ledger", "down-after-milliseconds", 60_000)
         self.settle()
 
     @property
@@ -111,13 +113,13 @@ class SentinelPair:
         """Kill the master, and have the replica take its place; it has not got what `cut` kept from it."""
         old = self.master
         old.kill()
-        self._time_out(500)  # it waits twice as long before it fails over once more
-        wait_until(lambda: self.master is not old, timeout_s=60)
+        wait_until(lambda: self._has_left(old), timeout_s=60)
         wait_until(lambda: self.master.client.role()[0] == b"master", timeout_s=60)
 
     def cut(self) -> None:
         """Let nothing more come from the master to the replica."""
-        self._time_out(60_000)  # so long a Sentinel lets a replica follow somebody else
+        with self._sentinel.client as sentinel:  # so long it lets a replica follow somebody else
+            sentinel.execute_command("SENTINEL SET", "ledger", "failover-timeout", 60_000)
         self.replica.client.replicaof("127.0.0.1", 1)
 
     def mend(self) -> None:
@@ -128,9 +130,13 @@ class SentinelPair:
                 server.client.replicaof("127.0.0.1", self.master.port)
         self.settle()
 
-    def _time_out(self, timeout_ms: int) -> None:
-        with self._sentinel.client as sentinel:
-            sentinel.execute_command("SENTINEL SET", "ledger", "failover-timeout", timeout_ms)
+    def _has_left(self, old: RedisServer) -> bool:
+        """Tell the Sentinel to fail over, unless it has; by itself it takes no replica that was cut off for long."""
+        if self.master is not old:
+            return True
+        with self._sentinel.client as sentinel, suppress(redis.ResponseError):  # it is at it, or has not looked yet
+            sentinel.execute_command("SENTINEL FAILOVER", "ledger")
+        return False
 
     def _is_settled(self) -> bool:
         try:
@@ -148,7 +154,7 @@ class RedisCluster:
     """Three masters, of which the first has a replica."""
 
     def __init__(self, directory: Path) -> None:
-        options = (*_ALONE, "--cluster-enabled", "yes", "--cluster-node-timeout", "1000")
+        options = (*_ALONE, "--cluster-enabled", "yes", "--cluster-node-timeout", str(_QUICK_MS))
         options = (*options, "--cluster-replica-validity-factor", "0")
         ports = [free_port() for _ in range(4)]
         self.nodes = [
@@ -172,6 +178,7 @@ class RedisCluster:
         first = self.nodes[0].client.execute_command("CLUSTER MYID")
         wait_until(lambda: self._is_replica_of(first), timeout_s=60)
         wait_until(lambda: all(self._is_well(node) for node in self.nodes), timeout_s=60)
+        self._be_patient()
 
     def _is_replica_of(self, node_id: bytes) -> bool:
         try:
@@ -188,6 +195,7 @@ class RedisCluster:
     def fail_over(self) -> None:
         """Kill the first node, and have its replica take its place."""
         self.nodes[0].kill()
+        self._be_patient(_QUICK_MS)
         wait_until(lambda: self.nodes[3].client.role()[0] == b"master", timeout_s=60)
         wait_until(lambda: all(self._is_well(node) for node in self.nodes[1:]), timeout_s=60)
 
@@ -202,6 +210,13 @@ class RedisCluster:
         wait_until(lambda: self.nodes[0].client.role()[0] == b"master", timeout_s=60)
         wait_until(lambda: self.nodes[3].client.role()[0] == b"slave", timeout_s=60)
         wait_until(lambda: all(self._is_well(node) for node in self.nodes), timeout_s=60)
+        self._be_patient()
+
+    def _be_patient(self, timeout_ms: int = 60_000) -> None:
+        """Take a node for dead after so long: a machine that stands still for a moment is no node that died."""
+        for node in self.nodes:
+            if node.process is not None:
+                node.client.config_set("cluster-node-timeout", timeout_ms)
 
     def _is_back(self) -> bool:
         try:

@@ -19,7 +19,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -184,9 +184,10 @@ class Sender:
             "webhook-signature": " ".join(signatures),
         }
         try:
-            with self._connection(urlsplit(url), allow_private=allow_private) as connection:
+            with self._connection(urlsplit(url), allow_private=allow_private) as (connection, check):
                 connection.request("POST", _target(urlsplit(url)), body=body, headers=headers)
                 answer = connection.getresponse()
+                check()  # for headers that were cut off are taken for whole ones
                 text = answer.read(_ANSWER_BYTES).decode("utf-8", "replace")
                 return Outcome(
                     status=answer.status,
@@ -201,8 +202,10 @@ class Sender:
             return Outcome(status=None, reason=_told(f"{type(error).__name__}: {error}"))
 
     @contextmanager
-    def _connection(self, url: SplitResult, *, allow_private: bool) -> Generator[http.client.HTTPConnection]:
-        """A connection that is cut when the time is over, even while something still trickles in."""
+    def _connection(
+        self, url: SplitResult, *, allow_private: bool
+    ) -> Generator[tuple[http.client.HTTPConnection, Callable[[], None]]]:
+        """A connection that is cut when the time is over, even while something trickles in; and a check of that."""
         deadline_s = time.monotonic() + self.timeout_s
         host = url.hostname or ""
         port = url.port or (443 if url.scheme == "https" else 80)
@@ -213,6 +216,10 @@ class Sender:
             is_over.set()
             with suppress(OSError):
                 open_sockets[-1].shutdown(socket.SHUT_RDWR)
+
+        def check() -> None:
+            if is_over.is_set():
+                raise TimeoutError
 
         timer = threading.Timer(max(deadline_s - time.monotonic(), 0), cut)
         timer.daemon = True
@@ -225,7 +232,7 @@ class Sender:
                 open_sockets.append(secure)
                 secure.do_handshake()
             connection.sock = open_sockets[-1]
-            yield connection
+            yield connection, check
         except (OSError, http.client.HTTPException) as error:
             if is_over.is_set():
                 raise TimeoutError from error
