@@ -35,6 +35,8 @@ def environment(database_url, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if name.startswith("WORKLEDGER_") and "TEST" not in name]:
         monkeypatch.delenv(name)
+    for name in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "PY_COLORS", "GITHUB_ACTIONS"):
+        monkeypatch.delenv(name, raising=False)  # they would have a say in how help and tables look
     settings = {
         "WORKLEDGER_DATABASE_URL": database_url,
         "WORKLEDGER_HOME": str(tmp_path / "home"),
@@ -67,7 +69,7 @@ def cli(environment, capsys):
 def shell(environment):
     """Runs a command in a process of its own."""
 
-    def run(*arguments, env=None, timeout_s=60, **options):
+    def run(*arguments, env=None, timeout_s=200, **options):
         command = [sys.executable, "-m", "workledger.cli.main", *arguments]
         done = subprocess.run(
             command, capture_output=True, text=True, env={**os.environ, **(env or {})}, timeout=timeout_s, **options
@@ -79,5 +81,5 @@ def shell(environment):
 
 @pytest.fixture
 def ledger(environment, database_url):
-    with workledger.open(database_url, lease_s=60) as ledger:
+    with workledger.open(database_url, lease_s=600) as ledger:
         yield ledger

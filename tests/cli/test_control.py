@@ -57,7 +57,7 @@ def test_resume_goes_on_where_a_workflow_stopped(shell, environment, database_ur
     with workledger.open(database_url):
         pass
     run = "import job; job.job.options(workflow_id='job-1')(1)"
-    subprocess.run([sys.executable, "-c", run], capture_output=True, check=False)
+    subprocess.run([sys.executable, "-c", run], capture_output=True, check=False, timeout=200)
     again = shell("resume", "job-1", "--app", "job")
     assert again.code == 1
     assert re.search(
@@ -192,15 +192,15 @@ def test_doctor_starts_nothing(cli, monkeypatch, environment):
 
 
 def test_doctor_finds_work_left_by_the_dead_and_consumers_that_stand_still(cli, ledger, database_url):
-    ledger.start_workflow("left", workflow_id="left-1").__enter__()
-    with psycopg.connect(database_url) as connection:
-        connection.execute("SET search_path = workledger")
-        connection.execute("UPDATE workers SET heartbeat_at = now() - interval '1 hour'")
-        connection.execute("UPDATE log_head SET position = 5")
-        connection.execute(
-            "INSERT INTO consumers (name, position, updated_at) VALUES ('metrics', 1, now() - interval '1 hour')"
-        )
-    out = cli("doctor").out
+    with ledger.start_workflow("left", workflow_id="left-1"):
+        with psycopg.connect(database_url) as connection:
+            connection.execute("SET search_path = workledger")
+            connection.execute("UPDATE workers SET heartbeat_at = now() - interval '1 hour'")
+            connection.execute("UPDATE log_head SET position = 5")
+            connection.execute(
+                "INSERT INTO consumers (name, position, updated_at) VALUES ('metrics', 1, now() - interval '1 hour')"
+            )
+        out = cli("doctor").out
     assert re.search(
         r"warning +consumer +metrics at 1, behind by 4, not moved for 1h 00m\n.*→ run `workledger up`", out
     )

@@ -76,7 +76,7 @@ def test_from_nothing_but_a_folder_every_command_the_demo_names_works(cli, shell
     assert len(commands) == 8
     for command in commands:
         if not command.endswith(" up"):
-            done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
+            done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=200)
             assert (done.returncode, done.stdout != "") == (0, True), (command, done.stderr)
     shards = sorted((environment / "data/training/workflows").glob("*.jsonl"))
     assert {json.loads(line)["name"] for line in shards[0].read_text().splitlines()} == {

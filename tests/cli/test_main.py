@@ -176,7 +176,7 @@ def test_another_project_is_another_ledger(cli, ledger):
 
 
 def test_the_console_script_is_installed(environment):
-    done = subprocess.run([f"{sys.prefix}/bin/workledger", "--version"], capture_output=True, text=True)
+    done = subprocess.run([f"{sys.prefix}/bin/workledger", "--version"], capture_output=True, text=True, timeout=200)
     assert done.stdout == f"workledger {__version__}\n"
 
 
@@ -187,7 +187,7 @@ def test_a_reader_that_goes_away_ends_the_command_quietly(environment, ledger):
         assert process.stdout.readline()
         process.stdout.close()
         ledger.event("ping", entity_type="thing", entity_id="2")
-        assert process.wait(timeout=20) == 141
+        assert process.wait(timeout=100) == 141
         assert process.stderr.read() == ""
 
 

@@ -85,8 +85,8 @@ def test_ps_does_not_list_what_belongs_to_a_dead_process(cli, shell, database_ur
         "ledger.start_workflow('doomed', workflow_id='dead-1').__enter__()\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    subprocess.run([sys.executable, script], check=False)
-    assert wait_until(lambda: cli("ps", "--json").document["workflows"] == [])
+    subprocess.run([sys.executable, script], check=False, timeout=200)
+    assert wait_until(lambda: cli("ps", "--json").document["workflows"] == [], timeout_s=60)
 
 
 # -- failed -------------------------------------------------------------------------------------------------------
@@ -139,7 +139,7 @@ def test_show_prints_a_workflow_whole(cli, busy):
         r"  status +completed",
         r"  subject +mia",
         r"2 executions",
-        r"think +agent  completed +[\d.]+ ms",
+        r"think +agent  completed +[\d.]+ m?s",
         r"  └ look +tool +completed",
         r"conversation talk-1: 2 messages \(1 user, 1 assistant\)",
         r"     2 assistant  → f\({}\)",
@@ -251,7 +251,7 @@ def test_events_follow_the_log_as_it_grows_whoever_sequences(environment, busy):
     command = [sys.executable, "-m", "workledger.cli.main", "events", "-f", "-n", "0", "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         lines = []
-        reader = threading.Thread(target=lambda: lines.extend(iter(process.stdout.readline, "")))
+        reader = threading.Thread(target=lambda: lines.extend(iter(process.stdout.readline, "")), daemon=True)
         reader.start()
         recorded = []
 
@@ -262,10 +262,10 @@ def test_events_follow_the_log_as_it_grows_whoever_sequences(environment, busy):
                     sequence(connection, schema="workledger")
             return len(lines) >= 3
 
-        wait_until(record_until_heard, timeout_s=20)
+        wait_until(record_until_heard, timeout_s=100)
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=10) == 130
-        reader.join()
+        assert process.wait(timeout=100) == 130
+        reader.join(60)
         assert process.stderr.read() == ""
     events = [json.loads(line) for line in lines]
     positions = [event["position"] for event in events]

@@ -13,7 +13,10 @@ from contextlib import contextmanager
 import pytest
 
 from support import wait_until
+from training.reading import records
 from workledger.cli import _running
+from workledger.training.records import RecordType
+from workledger.training.store import open_store
 
 
 @contextmanager
@@ -36,12 +39,12 @@ def up(*arguments, env=None):
 
 def ends(process, number):
     process.send_signal(number)
-    code = process.wait(timeout=20)
+    code = process.wait(timeout=100)
     return code, process.stderr.read()
 
 
 def get(url):
-    with urllib.request.urlopen(url, timeout=5) as response:
+    with urllib.request.urlopen(url, timeout=60) as response:
         return response.read().decode()
 
 
@@ -51,10 +54,7 @@ def _quick(monkeypatch, environment):
 
 
 def lines_landed(folder):
-    lines = []
-    for path in sorted((folder / "training/workflows").glob("*.jsonl")):
-        lines += [json.loads(line) for line in path.read_text().splitlines()]
-    return lines
+    return records(open_store(f"file:{folder}/training?format=jsonl,csv"), RecordType.WORKFLOWS)
 
 
 def test_what_is_recorded_reaches_every_store_while_up_runs(environment, ledger):
@@ -65,9 +65,10 @@ def test_what_is_recorded_reaches_every_store_while_up_runs(environment, ledger)
         ]
         with ledger.start_workflow("seen", workflow_id="seen-1") as run:
             run.message("user", "hello")
-        assert wait_until(lambda: lines_landed(environment))[0]["workflow_id"] == "seen-1"
+        assert wait_until(lambda: lines_landed(environment), timeout_s=100)[0]["workflow_id"] == "seen-1"
         wait_until(
-            lambda: 'workledger_workflows_total{name="seen",status="completed"} 1.0' in get(told["urls"]["metrics"])
+            lambda: 'workledger_workflows_total{name="seen",status="completed"} 1.0' in get(told["urls"]["metrics"]),
+            timeout_s=100,
         )
         assert "seen-1" in get(told["urls"]["dashboard"] + "/workflows/seen-1")
         code, said = ends(process, signal.SIGTERM)
@@ -87,7 +88,7 @@ def test_one_loop_alone_does_its_work_and_no_other(environment, ledger):
         pass
     with up("--only", "training", "--only", "metrics") as (process, told):
         assert (told["loops"], told["urls"]) == (["training", "metrics"], {})
-        assert wait_until(lambda: lines_landed(environment))
+        assert wait_until(lambda: lines_landed(environment), timeout_s=100)
         assert ends(process, signal.SIGTERM)[0] == 0
 
 
@@ -106,7 +107,7 @@ def test_two_copies_share_the_work_and_one_goes_on_when_the_other_is_killed(envi
         first.kill()
         with ledger.start_workflow("shared", workflow_id="shared-20"):
             pass
-        wait_until(lambda: len(lines_landed(environment)) == 21)
+        wait_until(lambda: len(lines_landed(environment)) == 21, timeout_s=100)
         ids = [line["workflow_id"] for line in lines_landed(environment)]
         assert sorted(ids) == sorted(f"shared-{n}" for n in range(21))
         assert ends(second, signal.SIGTERM)[0] == 0
@@ -117,13 +118,14 @@ def test_work_of_a_dead_process_is_recorded_as_lost(environment, ledger, tmp_pat
     script = tmp_path / "dies.py"
     script.write_text(
         "import os, signal, workledger\n"
-        "ledger = workledger.open(lease_s=0.5)\n"
+        "ledger = workledger.open(lease_s=2)\n"
         "run = ledger.start_workflow('doomed', workflow_id='doomed-1').__enter__()\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    with up("--only", "reaper", env={"WORKLEDGER_LEASE_S": "0.5"}):
-        subprocess.run([sys.executable, script], check=False)
-        wait_until(lambda: ledger.get_workflow("doomed-1").status == "failed")
+    subprocess.run([sys.executable, script], check=False, timeout=100)
+    assert ledger.get_workflow("doomed-1").status == "running"
+    with up("--only", "reaper", env={"WORKLEDGER_LEASE_S": "2"}):
+        wait_until(lambda: ledger.get_workflow("doomed-1").status == "failed", timeout_s=100)
     assert ledger.get_workflow("doomed-1").error_type == "WorkerLost"
 
 
@@ -164,6 +166,6 @@ def test_in_the_background_what_keeps_it_from_coming_up_is_told(shell, environme
 def test_a_copy_that_was_killed_is_not_taken_for_a_living_one(environment, ledger, cli):
     with up() as (process, _):
         process.kill()
-        process.wait()
+        process.wait(60)
     assert _running.find(environment / "home") == []
     assert cli("stop").out == f"Nothing was running for {environment}/home.\n"

@@ -49,7 +49,7 @@ class Influx:
 
     def query(self, statement):
         data = urllib.parse.urlencode({"q": statement, "db": self.name, "epoch": "ns"}).encode()
-        with urllib.request.urlopen(f"{self.base_url}/query", data=data, timeout=20) as response:
+        with urllib.request.urlopen(f"{self.base_url}/query", data=data, timeout=60) as response:
             (result,) = json.load(response)["results"]
         assert "error" not in result, result
         return result.get("series", [])
@@ -229,9 +229,9 @@ def test_wrong_credentials_are_said_at_once_and_without_the_secret(project, tmp_
             f"influx+http://127.0.0.1:{port}/?org=o&bucket=b&token=sesame",
         ):
             with pytest.raises(ConfigurationError, match="refused the credentials") as caught:
-                write(project, url, first_pause_s=30)
+                write(project, url, first_pause_s=1000)
             assert "sesame" not in f"{caught.value} {caught.value.details}"
-        assert time.monotonic() - started < 20
+        assert time.monotonic() - started < 100  # it did not wait
         assert write(project, f"influx+http://reader:right@127.0.0.1:{port}/?db=x") == 1
 
 

@@ -216,12 +216,14 @@ def test_a_consumer_killed_between_counting_and_moving_its_cursor_leaves_no_trac
             lambda: project.sql(
                 """SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
                    AND query LIKE '%%INTO consumers%%' AND pid <> pg_backend_pid()"""
-            )
+            ),
+            timeout_s=100,
         )
         os.kill(process.pid, signal.SIGKILL)
-        process.communicate()
+        process.communicate(timeout=60)
         gate.execute("ROLLBACK")
-    wait_until(lambda: not project.sql("SELECT 1 FROM pg_locks WHERE relation = 'metric_counters'::regclass"))
+    locked = "SELECT 1 FROM pg_locks WHERE relation = 'metric_counters'::regclass"
+    wait_until(lambda: not project.sql(locked), timeout_s=60)
     assert project.tables() == before
     assert consumers.position_of(project.connection, CONSUMER) == 20
     project.settle()
@@ -232,7 +234,7 @@ def test_copies_that_run_at_once_count_every_event_once(project):
     project.mixed_work(workflows=30)
     head = sequence(project.connection, schema=project.schema)
     copies = [start_counting(project, batch=9) for _ in range(4)]
-    counted = [int(copy.communicate(timeout=60)[0]) for copy in copies]
+    counted = [int(copy.communicate(timeout=150)[0]) for copy in copies]
     assert sum(counted) == head
     assert project.one("SELECT sum(value)::int FROM metric_counters WHERE name = %s", EVENTS.name) == head
     assert verify_metrics(project.connection).findings == ()

@@ -30,7 +30,7 @@ def dashboard(postgres18_url: str) -> Iterator[Dashboard]:
 @pytest.fixture
 def own_ledger(database_url: str) -> Iterator[Ledger]:
     """A ledger on an empty database, to be changed at will."""
-    with workledger.open(database_url) as ledger:
+    with workledger.open(database_url, lease_s=600) as ledger:
         yield ledger
 
 

@@ -44,7 +44,7 @@ class Dashboard:
     ledger: Ledger
 
     def get(self, path: str, *, method: str = "GET", host: str | None = None, **headers: str) -> Answer:
-        connection = http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=30)
+        connection = http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=60)
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         if host is not None:
             sent["Host"] = host

@@ -262,7 +262,7 @@ def test_health_asks_for_attention_when_a_consumer_stands_still_or_a_worker_is_o
         sequence(connection, schema="workledger")
         consumers.save(connection, "training", 1)
         connection.execute("UPDATE consumers SET updated_at = now() - interval '5 minutes'")
-        connection.execute("UPDATE workers SET heartbeat_at = now() - interval '5 minutes'")
+        connection.execute("UPDATE workers SET heartbeat_at = now() - interval '1 hour'")
     health = serve_app(own_ledger).api("/health")
     assert health["status"] == "attention"
     assert any("training is 2 positions behind" in reason for reason in health["reasons"])

@@ -27,7 +27,8 @@ _SYSTEM: Final = (
     "You study the sources of Python's standard library with your tools. Look things up, never guess; when a tool "
     "fails, say why and find another way. Write a short report, and check your numbers."
 )
-_TRIES: Final = 12
+#: The catalogue is written in the end, however slow the machine is.
+_TRIES: Final = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +58,8 @@ def record(ledger: Ledger, library: Library, *, run_id: str) -> list[str]:
     locked = threading.Event()
     with ThreadPoolExecutor(max_workers=len(QUESTIONS) + 1) as pool:
         index = pool.submit(_index, ledger, library, index_id, locked)
-        locked.wait(timeout=30)
+        index.add_done_callback(lambda _: locked.set())  # if only because it failed
+        locked.wait()
         studies = {f"study-{question.module}-{run_id}": question for question in QUESTIONS}
         pending = [pool.submit(_study, ledger, library, *study) for study in studies.items()]
         index.result()
@@ -74,15 +76,13 @@ def _index(ledger: Ledger, library: Library, workflow_id: str, locked: threading
     with ledger.start_workflow("index-library", workflow_id=workflow_id, workflow_type="batch", total_steps=3) as run:
         with run.task("list modules") as task:
             task.output = modules = library.list_modules()
-        try:
-            with library.catalogue_lock():
-                locked.set()
-                with run.task("parse", input={"modules": len(modules)}) as task:
-                    task.output = measured = library.measure(modules, at_least_s=0.6)
-                with run.task("write catalogue") as task:
-                    task.output = library.write_catalogue(measured)
-        finally:
+        with library.catalogue_lock():
             locked.set()
+            with run.task("parse", input={"modules": len(modules)}) as task:
+                task.output = measured = library.measure(modules)
+                library.wait_for_readers(len(QUESTIONS))
+            with run.task("write catalogue") as task:
+                task.output = library.write_catalogue(measured)
         run.event("catalogue.written", {"modules": len(measured), "functions": sum(measured.values())})
         run.output = {"modules": len(measured)}
 

@@ -34,6 +34,7 @@ class Library:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._sources = Path(sysconfig.get_path("stdlib"))
+        self._turned_away = set[int]()
         folder.mkdir(parents=True, exist_ok=True)
 
     # -- the catalogue, which one process at a time may have ----------------------------------------------------
@@ -45,20 +46,23 @@ class Library:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
+                self._turned_away.add(threading.get_ident())
                 raise CatalogueBusy("the catalogue is being written; try again in a moment") from error
             yield
+
+    def wait_for_readers(self, number: int, *, timeout_s: float = 30.0) -> None:
+        """Wait until so many threads were turned away: a real catalogue takes longer to write than ours."""
+        deadline_s = time.monotonic() + timeout_s
+        while len(self._turned_away) < number and time.monotonic() < deadline_s:
+            time.sleep(0.02)
 
     def list_modules(self) -> list[str]:
         """The top-level modules that have a source."""
         return sorted(path.stem for path in self._sources.glob("*.py") if not path.stem.startswith("_"))
 
-    def measure(self, modules: list[str], *, at_least_s: float = 0.0) -> dict[str, int]:
+    def measure(self, modules: list[str]) -> dict[str, int]:
         """How many functions each of these modules defines; parses every one of them."""
-        began_s = time.monotonic()
-        measured = {module: len(_functions(self._parse(module))) for module in modules}
-        # On a quick machine the readers would find the lock free again; a real catalogue takes longer than ours.
-        time.sleep(max(at_least_s - (time.monotonic() - began_s), 0.0))
-        return measured
+        return {module: len(_functions(self._parse(module))) for module in modules}
 
     def write_catalogue(self, measured: dict[str, int]) -> str:
         """Write the catalogue; returns where."""

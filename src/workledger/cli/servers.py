@@ -35,7 +35,7 @@ __all__ = ["add_to"]
 
 logger = logging.getLogger(__name__)
 
-_READY_TIMEOUT_S: Final = 8.0
+_READY_TIMEOUT_S: Final = 45.0
 _DETACH_TIMEOUT_S: Final = 60.0
 
 
