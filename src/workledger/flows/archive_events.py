@@ -31,7 +31,6 @@ __all__ = ["FILE_EVENTS", "EventArchiver", "Moved"]
 
 #: A file has so many events at most.
 FILE_EVENTS: Final = 1_000_000
-_LINES: Final = 16_384
 _PAYLOADS_BYTES: Final = 32 * 1024 * 1024
 _DIGESTS: Final = 5_000
 _SHOWN: Final = 3
@@ -114,8 +113,8 @@ class EventArchiver:
 
         def fill(sink: HashingFile) -> int:
             with whole(EventFileWriter(sink)) as writer:
-                for lines in _batches(staged.copy(after=stretch.first_position - 1, upto=stretch.last_position)):
-                    writer.write(lines)
+                for lot in staged.copy(after=stretch.first_position - 1, upto=stretch.last_position):
+                    writer.write(lot)
             return writer.rows
 
         written, rows = self._archive.write(name, fill)
@@ -237,20 +236,6 @@ def _add_spans(workflows: dict[str, tuple[int, int]], envelopes: Envelopes) -> N
     for workflow_id, first, last in envelopes.workflows:
         known = workflows.get(workflow_id)
         workflows[workflow_id] = (first, last) if known is None else (min(first, known[0]), max(last, known[1]))
-
-
-def _batches(lines: Iterator[bytes]) -> Iterator[list[bytes]]:
-    """Put lines together until they are many or large."""
-    batch: list[bytes] = []
-    size_bytes = 0
-    for line in lines:
-        batch.append(line)
-        size_bytes += len(line)
-        if len(batch) >= _LINES or size_bytes >= _PAYLOADS_BYTES:
-            yield batch
-            batch, size_bytes = [], 0
-    if batch:
-        yield batch
 
 
 def _pages(digests: list[tuple[bytes, int]]) -> Iterator[list[bytes]]:

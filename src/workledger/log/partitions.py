@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from itertools import islice
 from typing import Any, Final, LiteralString
 
 import msgspec
@@ -32,6 +34,9 @@ AHEAD_MONTHS: Final = 3
 #: A partition is locked in tries of this length, so that nobody who records waits for longer.
 LOCK_TIMEOUT_MS: Final = 100
 LOCK_TRIES: Final = 30
+_LOT_ROWS: Final = 16_384
+_LOT_BYTES: Final = 32 * 1024 * 1024
+_LOOK_ROWS: Final = 64
 
 
 class Partition(msgspec.Struct, frozen=True):
@@ -106,14 +111,28 @@ class Staged:
         return Stretch(*row) if row[0] else None
 
     def copy(self, *, after: int, upto: int) -> Iterator[bytes]:
-        """The events at positions after one and up to another, in order, each a line of CSV."""
+        """The events at positions after one and up to another, in order, as CSV, in lots of whole lines."""
         statement = sql.SQL(load("workledger.log", "copy_archiving")).format(
             partition=sql.Identifier(self._partition.name)
         )
         with translate_errors(), self._connection.transaction(), psycopg.Cursor(self._connection) as cursor:
             cursor.execute(load("workledger.log", "pin_plans"))
             with cursor.copy(statement, {"after": after, "upto": upto}) as copy:
-                yield from map(bytes, copy)
+                yield from _lots(iter(copy))
+
+
+def _lots(lines: Iterator[bytes | bytearray | memoryview]) -> Iterator[bytes]:
+    """Put lines together until they are many or large. A list of them would take longer than reading them does."""
+    while True:
+        lot = io.BytesIO()
+        for _ in range(_LOT_ROWS // _LOOK_ROWS):
+            before = lot.tell()
+            lot.writelines(islice(lines, _LOOK_ROWS))
+            if lot.tell() == before or lot.tell() >= _LOT_BYTES:
+                break
+        if not lot.tell():
+            return
+        yield lot.getvalue()
 
 
 @contextmanager

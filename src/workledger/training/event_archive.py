@@ -95,9 +95,8 @@ class EventFileWriter:
         self._waiting_bytes = 0
         self.rows = 0
 
-    def write(self, rows: list[bytes]) -> None:
-        """Add rows: each a line of CSV with the columns in their order, as `COPY … (FORMAT csv)` gives them."""
-        data = b"".join(rows)
+    def write(self, data: bytes) -> None:
+        """Add rows: lines of CSV with the columns in their order, as `COPY … (FORMAT csv)` gives them."""
         table = read_csv(data, _SCHEMA)
         self._waiting.append(table)
         self._waiting_bytes += len(data)
