@@ -96,7 +96,7 @@ def reading(url: str, events: int, rounds: int) -> list[tuple[str, str, str]]:
             assert sum(1 for _ in reader.iterate(connection)) == events
 
         def raw() -> None:
-            assert sum(1 for _ in lines(connection)) == events
+            assert sum(1 for _ in lines(connection, connect=partial(connect, url, schema=SCHEMA))) == events
 
         figures = alternate(
             {

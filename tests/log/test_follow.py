@@ -14,8 +14,8 @@ import pytest
 
 from support import changes
 from support.waiting import wait_until
-from workledger.errors import InvalidInput
-from workledger.log import follow_lines, reader
+from workledger.errors import DatabaseUnavailable, InvalidInput
+from workledger.log import reader
 from workledger.log.consumers import consumers, position_of
 from workledger.log.follow import consume, follow
 from workledger.log.follow_lines import lines
@@ -295,24 +295,41 @@ def long_log(any_log):
     return any_log
 
 
-def test_lines_made_by_several_processes_are_the_same_in_the_same_order(long_log, monkeypatch):
+def test_lines_made_over_two_connections_are_the_same_in_the_same_order(long_log):
     made_by_one = list(lines(long_log.connection))
-    monkeypatch.setattr(follow_lines, "_LONG", 1)
-    assert list(lines(long_log.connection)) == made_by_one
-    assert len(made_by_one) == long_log.head
+    assert list(lines(long_log.connection, connect=long_log.connect)) == made_by_one
+    assert [json.loads(line)["position"] for line in made_by_one] == list(range(1, long_log.head + 1))
 
 
-def test_a_long_reading_walks_the_index_and_sorts_nothing(long_log):
-    query = load("workledger.log", "lines").partition("COPY (")[2].rpartition(") TO STDOUT")[0]
+def test_a_block_of_lines_walks_the_index_and_reads_no_partition_whole(long_log):
+    query = load("workledger.log", "lines").replace("$1", "4000").replace("$2", "6000")
     with long_log.connection.transaction():
         long_log.connection.execute(load("workledger.log", "pin_plans"))
-        long_log.connection.execute(load("workledger.log", "allow_helpers"))
-        plan = long_log.connection.execute("EXPLAIN " + query.replace("%s", "0", 1).replace("%s", "30000", 1))
+        plan = long_log.connection.execute("EXPLAIN " + query)
         text = "\n".join(line for (line,) in plan.fetchall())
-    assert "Gather Merge" in text
-    assert "Parallel Index Scan using event_positions_pkey" in text
-    assert "Sort" not in text
+    assert "Index Scan using event_positions_pkey" in text
     assert "Seq Scan" not in text
+
+
+def test_a_log_of_any_length_comes_whole(long_log):
+    for upto in (0, 1, 1999, 2000, 2001, 4000, 5999):
+        assert sum(1 for _ in lines(long_log.connection, upto=upto)) == upto
+
+
+def test_who_takes_only_some_lines_of_many_leaves_the_connection_usable(long_log):
+    some = lines(long_log.connection, connect=long_log.connect)
+    assert len(list(islice(some, 3))) == 3
+    some.close()
+    assert sequence(long_log.connection, schema=long_log.schema) == 0
+
+
+def test_a_connection_that_is_lost_in_mid_reading_is_told(long_log):
+    some = lines(long_log.connection, connect=long_log.connect)
+    next(some)
+    with long_log.connect() as other:
+        other.execute("SELECT pg_terminate_backend(%s, 5000)", (long_log.connection.info.backend_pid,))
+    with pytest.raises(DatabaseUnavailable):
+        list(some)
 
 
 def test_lines_begin_and_end_where_they_are_asked_to(log):
