@@ -228,6 +228,16 @@ def test_events_as_json_have_their_payload(cli, busy):
     assert document["events"][-1]["payload"]["task_name"] == "dig"
 
 
+def test_all_events_are_printed_a_line_each_as_the_training_store_has_them(cli, busy):
+    lines = [json.loads(line) for line in cli("events", "--all").out.splitlines()]
+    assert [line["position"] for line in lines] == list(range(1, len(lines) + 1))
+    assert cli("events", "--json", "-n", "1").document["head"] == len(lines)
+    assert [json.loads(line)["position"] for line in cli("events", "--all", "--after", "3").out.splitlines()][:1] == [4]
+    refused = cli("events", "--all", "--type", "x")
+    assert refused.code == 2
+    assert "leave out" in refused.err
+
+
 @pytest.mark.parametrize(
     ("options", "types"),
     [

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from workledger.cli._help import examples
 from workledger.cli._output import print_json, print_lines
-from workledger.cli._session import session_of
+from workledger.cli._session import Session, session_of
 from workledger.cli._text import clip, printable
 from workledger.errors import InvalidInput
 
@@ -29,6 +30,7 @@ def add_to(app: typer.Typer) -> None:
             "workledger events -n 50 --type task.failed",
             "workledger events -f",
             "workledger events --after 1000 --limit 500 --json",
+            "workledger events --all > log.ndjson",
         )
     )(events)
 
@@ -46,15 +48,28 @@ def events(
     ] = None,
     workflow: Annotated[str | None, typer.Option(metavar="ID", help="Only events of one workflow.")] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as the log grows, until Ctrl-C.")] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Print the whole log, or all after --after: one line of JSON for each event.")
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON document; with --follow one line for each event.")
     ] = False,
 ) -> None:
-    """The event log in the order of its positions: the newest events, or what comes as it comes."""
+    """The event log in the order of its positions: the newest events, what comes as it comes, or all of it."""
     from workledger.flows.log_to_synapse import bring_up_to_date
     from workledger.log import follow as log_follow
 
     session = session_of(context)
+    if everything:
+        if event_type or entity or workflow or follow:
+            raise InvalidInput(
+                "--all prints every event; leave out --type, --entity, --workflow and --follow, or leave out --all",
+                field="--all",
+                value=True,
+                limit="alone or with --after",
+            )
+        _print_all(session, after=after or 0)
+        return
     wanted = _Filter(event_type=event_type, entity=entity, workflow=workflow)
     with session.connection() as connection:
         head = bring_up_to_date(connection, schema=session.settings.project)
@@ -69,6 +84,20 @@ def events(
             for event in log_follow.follow(connection, schema=schema, after=start, listening=listening):
                 if wanted.admits(event):
                     _print([event], as_json=as_json)
+
+
+def _print_all(session: Session, *, after: int) -> None:
+    from functools import partial
+
+    from workledger.assembly import open_connection
+    from workledger.flows.log_to_synapse import bring_up_to_date
+    from workledger.log.follow_lines import lines
+
+    with session.connection() as connection:
+        head = bring_up_to_date(connection, schema=session.settings.project)
+        another = partial(open_connection, session.settings)
+        sys.stdout.buffer.writelines(lines(connection, after=after, upto=head, connect=another))
+        sys.stdout.flush()
 
 
 class _Filter:
