@@ -101,17 +101,25 @@ def test_a_heartbeat_between_the_look_and_the_verdict_saves_the_worker_and_its_w
 
 
 def test_an_outage_longer_than_the_lease_costs_no_live_worker_its_work(database_url, tmp_path):
+    clock, clock_of_late = HandClock(), HandClock()
     with Proxy(database_url) as proxy:
-        ledgers = [workledger.open(proxy.url, home=tmp_path / f"home-{n}", lease_s=1) for n in range(3)]
+        ledgers = [workledger.open(proxy.url, home=tmp_path / f"home-{n}", lease_s=1, clock=clock) for n in range(3)]
         runs = [one.start_workflow("w", workflow_id=f"w{n}") for n, one in enumerate(ledgers)]
         for run in runs:
             run.__enter__()
         proxy.refuse()
-        threading.Event().wait(1.6)
-        proxy.heal()
-        with workledger.open(database_url, home=tmp_path / "late", lease_s=1) as late:
+        clock.at_s += 3600
+        with workledger.open(database_url, home=tmp_path / "late", lease_s=1, clock=clock_of_late) as late:
+            with late.pool.connection() as connection:
+                connection.execute("UPDATE workers SET heartbeat_at = heartbeat_at - interval '1 hour'")
+            looks = counted_looks(late)
             late.worker_id  # noqa: B018  it comes when the others are silent, and looks at once
-            threading.Event().wait(1.4)
+            wait_until(lambda: looks)
+            proxy.heal()
+            for _ in range(2):  # longer than the lease
+                wait_for_all_hearts(late)
+                clock_of_late.at_s += 0.6
+                wait_for_two_more(looks)
             assert [late.get_workflow(f"w{n}").status for n in range(3)] == ["running"] * 3
             for run in reversed(runs):
                 run.__exit__(None, None, None)
@@ -119,6 +127,34 @@ def test_an_outage_longer_than_the_lease_costs_no_live_worker_its_work(database_
             assert not any(workers(late).values())
         for one in ledgers:
             one.close()
+
+
+def heartbeats(ledger):
+    with ledger.pool.connection() as connection:
+        return connection.execute("SELECT worker_id, heartbeat_at FROM workers").fetchall()
+
+
+def wait_for_all_hearts(ledger):
+    before = heartbeats(ledger)
+    wait_until(lambda: not set(before) & set(heartbeats(ledger)))
+
+
+def wait_for_two_more(looks):
+    """The first may have begun before."""
+    before = len(looks)
+    wait_until(lambda: len(looks) >= before + 2)
+
+
+def counted_looks(ledger):
+    """One entry for each time that this ledger has looked for the dead."""
+    reaper, looks = ledger._worker._reaper, []
+    reap_once = reaper.reap_once
+
+    def counted(connection):
+        looks.append(reap_once(connection))
+
+    reaper.reap_once = counted
+    return looks
 
 
 def test_a_worker_whose_start_still_waits_in_the_spool_keeps_its_id(database_url, tmp_path, monkeypatch):
