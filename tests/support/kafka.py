@@ -83,7 +83,7 @@ class KafkaBroker:
         self.port = free_port()
         properties = _PROPERTIES.format(port=self.port, controller_port=free_port(), directory=directory)
         (directory / "server.properties").write_text(properties)
-        self._run("kafka.tools.StorageTool", "format", "-t", _CLUSTER_ID, "-c", "server.properties").wait(60)
+        self._run("kafka.tools.StorageTool", "format", "-t", _CLUSTER_ID, "-c", "server.properties").wait(120)
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -93,7 +93,7 @@ class KafkaBroker:
     def start(self) -> None:
         self.process = self._run("kafka.Kafka", "server.properties")
         client = AdminClient({**self.configuration, "reconnect.backoff.max.ms": 100})
-        wait_until(lambda: _answers(client) or self.process is None or self.process.poll() is not None, timeout_s=60)
+        wait_until(lambda: _answers(client) or self.process is None or self.process.poll() is not None, timeout_s=120)
         if self.process.poll() is not None:
             raise RuntimeError((self._directory / "output.log").read_text(errors="replace")[-2000:])
 

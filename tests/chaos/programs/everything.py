@@ -17,6 +17,7 @@ from workledger.errors import Conflict, InvalidInput, TaskTimeout, WorkflowCance
 from workledger.sdk.worker_loop import WorkerLoop
 
 logging.getLogger("workledger").addHandler(logging.NullHandler())
+logging.getLogger("asyncio").setLevel(logging.ERROR)  # in developer mode it warns of each step that takes 0.1 s
 url, home = sys.argv[1:3]
 
 
