@@ -198,6 +198,7 @@ class RedisCluster:
         self._be_patient(_QUICK_MS)
         wait_until(lambda: self.nodes[3].client.role()[0] == b"master", timeout_s=60)
         wait_until(lambda: all(self._is_well(node) for node in self.nodes[1:]), timeout_s=60)
+        self._be_patient()
 
     def mend(self) -> None:
         """Start what was killed, and make the first node, which finds that it is a replica now, what it was."""

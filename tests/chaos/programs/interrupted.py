@@ -35,10 +35,13 @@ def record_many(ledger, prefix):
         n += 1
 
 
-def interrupt_soon(ready):
+def interrupt_soon(ready, interrupted):
+    """Send Ctrl-C; once more where nothing comes of it: what strikes in a finalizer is only printed."""
     ready.wait()
     time.sleep(random.random() * 0.01)
     os.kill(os.getpid(), signal.SIGINT)
+    while not interrupted.wait(20):
+        os.kill(os.getpid(), signal.SIGINT)
 
 
 with workledger.open(url, home=home) as ledger:
@@ -46,8 +49,8 @@ with workledger.open(url, home=home) as ledger:
     for helper in helpers:
         helper.start()
     for round_ in range(rounds):
-        ready = threading.Event()
-        threading.Thread(target=interrupt_soon, args=(ready,)).start()
+        ready, interrupted = threading.Event(), threading.Event()
+        threading.Thread(target=interrupt_soon, args=(ready, interrupted)).start()
         n = 0
         try:
             ready.set()
@@ -55,7 +58,7 @@ with workledger.open(url, home=home) as ledger:
                 record_one(ledger, f"m{round_}-{n}")
                 n += 1
         except KeyboardInterrupt:
-            pass
+            interrupted.set()
     stop.set()
     for helper in helpers:
         helper.join(60)
