@@ -143,7 +143,7 @@ def test_doctor_tells_of_seals_and_of_what_is_not_archived(cli, ledger, monkeypa
         pass
     assert finding("seals")["what"].startswith("none yet")
     cli("seals", "make")
-    assert re.fullmatch(r"seal 1 up to position \d+, \S+ ago, not signed", finding("seals")["what"])
+    assert re.fullmatch(r"seal 1 up to position \d+, [\dms ]+ ago, not signed", finding("seals")["what"])
     archive = finding("archive")
     assert (archive["state"], archive["way_out"]) == ("info", None)
     assert archive["what"].startswith("the oldest event that is not archived is ")

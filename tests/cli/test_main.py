@@ -121,9 +121,10 @@ def test_each_kind_of_error_has_its_exit_code(error, code):
     assert exit_code(error) == code
 
 
-def test_a_database_that_is_away_is_one_line_and_exit_3(shell):
+def test_a_database_that_is_away_is_one_line_and_exit_3(cli, shell):
     for command in (["ps"], ["failed"], ["verify"], ["show", "x"], ["events"], ["migrate"]):
-        answer = shell("--database-url", "postgresql://nobody@127.0.0.1:1/none", *command)
+        run = shell if command == ["ps"] else cli
+        answer = run("--database-url", "postgresql://nobody@127.0.0.1:1/none", *command)
         assert (answer.code, answer.out) == (3, "")
         assert re.fullmatch(r"error: PostgreSQL cannot be reached: .*WORKLEDGER_DATABASE_URL.*\n", answer.err)
 

@@ -234,7 +234,8 @@ def test_copies_that_run_at_once_count_every_event_once(project):
     project.mixed_work(workflows=30)
     head = sequence(project.connection, schema=project.schema)
     copies = [start_counting(project, batch=9) for _ in range(4)]
-    counted = [int(copy.communicate(timeout=150)[0]) for copy in copies]
+    said = [copy.communicate(timeout=150)[0] for copy in copies]
+    counted = [int(number) for number in said]
     assert sum(counted) == head
     assert project.one("SELECT sum(value)::int FROM metric_counters WHERE name = %s", EVENTS.name) == head
     assert verify_metrics(project.connection).findings == ()
