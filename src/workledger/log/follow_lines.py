@@ -18,7 +18,7 @@ import psycopg
 from workledger.log import archive_index
 from workledger.log.archive_reads import numbered_lines
 from workledger.log.reader import head
-from workledger.postgres.blocking import BlockingStatement
+from workledger.postgres.blocking import Repeated
 from workledger.postgres.connection import Connection, translate_errors
 from workledger.postgres.statements import load
 
@@ -61,7 +61,7 @@ def lines(
 def _lines(pool: ThreadPoolExecutor, connections: list[Connection], after: int, upto: int) -> Iterator[bytes]:
     """Have each connection make a block while those before are given out."""
     statement = load("workledger.log", "lines")
-    makers = deque(BlockingStatement(one, statement) for one in connections)
+    makers = deque(Repeated(one, statement) for one in connections)
     coming: deque[Future[bytes]] = deque()
     for start in range(after, upto, _BLOCK):
         if len(coming) == len(makers):
@@ -76,6 +76,6 @@ def _lines(pool: ThreadPoolExecutor, connections: list[Connection], after: int, 
         yield from coming.popleft().result().splitlines(keepends=True)
 
 
-def _block(maker: BlockingStatement, after: int, upto: int) -> bytes:
+def _block(maker: Repeated, after: int, upto: int) -> bytes:
     value = maker.run(after, upto).get_value(0, 0)
     return b"" if value is None else value + b"\n"

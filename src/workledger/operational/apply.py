@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, LiteralString
-from weakref import WeakKeyDictionary
 
 import msgspec
 import orjson
 import psycopg
-from psycopg.pq.abc import PGresult
 from psycopg.rows import tuple_row
 
 from workledger.errors import Conflict, InvalidTransition, NotFound, Superseded, WorkflowCancelled, WorkledgerError
 from workledger.model.change import Change
 from workledger.model.ids import month_of
 from workledger.model.payload import Blob
+from workledger.postgres.blocking import run_prepared
 from workledger.postgres.connection import Connection
 from workledger.postgres.statements import load
 
@@ -105,34 +104,13 @@ def apply_alone(connection: Connection, change: Change) -> Outcome:
     if change.blobs:
         return apply_one(connection, change)
     name = statement_name(change.event_type)
-    result = _run(connection, name, _parameter([change]).encode())
+    result = run_prepared(connection, f"workledger_{name}", statement(name), [_parameter([change]).encode()])
     if result.status != psycopg.pq.ExecStatus.TUPLES_OK:
         raise psycopg.errors.error_from_result(result, "utf-8")
     if result.ntuples:
         seq = result.get_value(0, 1)
         return Outcome(applied=True, seq=None if seq is None else int(seq))
     return _only(_explain(connection, [change]))
-
-
-_prepared: WeakKeyDictionary[Connection, set[str]] = WeakKeyDictionary()
-
-
-def _run(connection: Connection, name: str, parameter: bytes) -> PGresult:
-    """Run a statement over libpq, prepared on first use, unless the connection does without prepared statements."""
-    if connection.prepare_threshold is None:
-        return connection.pgconn.exec_params(statement(name).encode(), [parameter])
-    known = _prepared.setdefault(connection, set())
-    label = f"workledger_{name}".encode()
-    if name in known:
-        result = connection.pgconn.exec_prepared(label, [parameter])
-        # psycopg deallocates every prepared statement when it rolls back.
-        if result.error_field(psycopg.pq.DiagnosticField.SQLSTATE) != b"26000":
-            return result
-    made = connection.pgconn.prepare(label, statement(name).encode())
-    if made.status != psycopg.pq.ExecStatus.COMMAND_OK:
-        raise psycopg.errors.error_from_result(made, "utf-8")
-    known.add(name)
-    return connection.pgconn.exec_prepared(label, [parameter])
 
 
 def apply_in_transaction(connection: Connection, changes: Sequence[Change]) -> list[Outcome | WorkledgerError]:

@@ -8,10 +8,12 @@ from typing import Any, Final, LiteralString
 
 import msgspec
 import psycopg
+from psycopg.adapt import Transformer
 from psycopg.types.string import ByteaBinaryLoader
 
 from workledger.errors import StoreCorrupted
 from workledger.model.payload import Blob
+from workledger.postgres.blocking import can_run_alone, run_alone
 from workledger.postgres.connection import Connection, translate_errors
 from workledger.postgres.statements import load
 from workledger.training.records import RecordType
@@ -133,11 +135,24 @@ class LogLines:
         return dict(zip(RecordType, row, strict=True))
 
     def _page(self, after: int, upto: int, *, longest_bytes: int = _LONG_LINE_BYTES) -> list[Any]:
+        if can_run_alone(self._connection):
+            return self._page_at_once(after, upto, longest_bytes)
         with self._tuned() as cursor:
-            # The line is wanted as the bytes it came as, not as text to be encoded again.
-            cursor.adapters.register_loader("text", ByteaBinaryLoader)
+            _keep_text_as_bytes(cursor)
             cursor.execute(_statement("event_lines"), (after, upto, longest_bytes), binary=True)
             return cursor.fetchall()
+
+    def _page_at_once(self, after: int, upto: int, longest_bytes: int) -> list[Any]:
+        """Read a page in one call, because others work on the page before meanwhile."""
+        statement, settings = _statement("event_lines"), _statement("page_settings")
+        with translate_errors(), psycopg.RawCursor(self._connection) as cursor:
+            result = run_alone(
+                self._connection, "workledger_event_lines", statement, after, upto, longest_bytes, settings=settings
+            )
+            _keep_text_as_bytes(cursor)
+            reader = Transformer(cursor)
+            reader.set_pgresult(result)
+            return reader.load_rows(0, result.ntuples, tuple)
 
     def _long_line(self, position: int) -> bytes:
         ((_, _, data),) = self._page(position - 1, position, longest_bytes=_ANY_BYTES)
@@ -160,6 +175,11 @@ class LogLines:
         ):
             cursor.execute(_statement("page_settings"))
             yield cursor
+
+
+def _keep_text_as_bytes(cursor: psycopg.RawCursor[Any]) -> None:
+    """Lines are wanted as the bytes they came as, not as text to be encoded again."""
+    cursor.adapters.register_loader("text", ByteaBinaryLoader)
 
 
 def _statement(name: str) -> LiteralString:
