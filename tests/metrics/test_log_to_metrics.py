@@ -241,6 +241,27 @@ def test_copies_that_run_at_once_count_every_event_once(project):
     assert verify_metrics(project.connection).findings == ()
 
 
+def test_a_copy_that_finds_no_cursor_counts_nothing_that_who_made_it_has_counted(project, monkeypatch):
+    """Another copy begins, and is through, just after this one has seen that nobody ever began."""
+    project.mixed_work(workflows=3)
+    head = sequence(project.connection, schema=project.schema)
+    fetch, overtaken = store._fetch, []
+
+    def fetch_and_be_overtaken(connection, name, *parameters):
+        rows = fetch(connection, name, *parameters)
+        if name == "lock_cursor" and not overtaken:
+            overtaken.append(rows)
+            with project.connect() as other:
+                assert catch_up(other) == head
+        return rows
+
+    monkeypatch.setattr(store, "_fetch", fetch_and_be_overtaken)
+    assert catch_up(project.connection) == 0
+    assert overtaken == [[]]
+    assert project.one("SELECT sum(value)::int FROM metric_counters WHERE name = %s", EVENTS.name) == head
+    assert verify_metrics(project.connection).findings == ()
+
+
 def test_names_beyond_the_bound_share_one_series(project):
     bound = WORKFLOWS.labels[0].bound
     for n in range(bound + 20):

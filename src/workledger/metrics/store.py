@@ -54,7 +54,8 @@ def lock_cursor(connection: Connection, name: str, *, wait: bool = True) -> int 
     """
     statement = "lock_cursor" if wait else "try_cursor"
     rows = _fetch(connection, statement, name)
-    if not rows and not _fetch(connection, "cursor_exists", name):
+    # Where there was none, another copy may have made it since: that one is waited for, too.
+    if not rows and (wait or not _fetch(connection, "cursor_exists", name)):
         _execute(connection, "make_cursor", name)
         rows = _fetch(connection, statement, name)
     return rows[0][0] if rows else None

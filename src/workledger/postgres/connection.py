@@ -194,6 +194,8 @@ def translated(error: psycopg.Error) -> WorkledgerError:  # noqa: C901  a table,
                 setting="WORKLEDGER_DATABASE_URL",
                 value=None,
             )
+        case psycopg.errors.DeadlockDetected() | psycopg.errors.SerializationFailure():
+            return DatabaseUnavailable(f"PostgreSQL had this transaction give way to another one: {text}. Try again")
         case psycopg.errors.LockNotAvailable():
             return DatabaseUnavailable(
                 f"PostgreSQL gave no lock in time: {text}. Somebody's transaction holds what this writes to"
