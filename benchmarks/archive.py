@@ -3,8 +3,9 @@
     python benchmarks/archive.py --events 1000000
 
 Its events are made inside PostgreSQL as they come in practice, with 300 bytes of payload, and sealed before the clock
-starts, as `workledger up` does all day. Beside the whole: each part alone, what an event costs in room before and
-after, and what a dropped partition costs those who record meanwhile.
+starts, as `workledger up` does all day; their workflows have left the state already, as they have when a month does.
+Beside the whole: each part alone, what an event costs in room before and after, and what a dropped partition costs
+those who record meanwhile, of which there is one, from when the last file has been checked.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import psycopg
 
 from harness import arguments, database, per_second, report
 from workledger.flows.archive import archive
+from workledger.flows.archive_events import FILE_EVENTS
 from workledger.flows.mount import mounted
 from workledger.flows.seal import seal_all
 from workledger.log import archive_leaves, partitions, reader
@@ -55,6 +57,9 @@ FROM facts ORDER BY i"""
 POSITIONS = """
 WITH placed AS (INSERT INTO event_positions (position, event_id) SELECT i, event_id FROM facts)
 UPDATE log_head SET position = %(events)s"""
+WORKFLOWS = """
+INSERT INTO archived_workflows (workflow_id, archive, first_position, last_position, archived_at)
+SELECT 'workflow-' || md5((i / 12)::text), 'before', min(i), max(i), now() FROM facts GROUP BY i / 12"""
 SIZES = """
 SELECT pg_total_relation_size(%(month)s::regclass), pg_total_relation_size('event_positions')"""
 
@@ -64,7 +69,7 @@ def fill(connection: Connection, events: int) -> tuple[int, int]:
     migrate(connection, schema="workledger")
     connection.execute("SELECT ensure_event_partition('2026-01-15Z')")
     connection.execute("SET synchronous_commit = off")
-    for statement in (FACTS, EVENTS, POSITIONS):
+    for statement in (FACTS, EVENTS, POSITIONS, WORKFLOWS):
         psycopg.ClientCursor(connection).execute(statement, {"events": events})
     connection.execute("VACUUM (ANALYZE) events")
     connection.execute("VACUUM (ANALYZE) event_positions")
@@ -87,12 +92,15 @@ class Writer:
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def __enter__(self):
-        self._thread.start()
         return self
+
+    def begin(self) -> None:
+        self._thread.start()
 
     def __exit__(self, *_) -> None:
         self._stop.set()
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
 
     def _run(self) -> None:
         insert = (
@@ -122,6 +130,13 @@ def main() -> None:
         with connect(url) as connection:
             events_bytes, positions_bytes = fill(connection, events)
         steps: list[tuple[str, float]] = []
+        files = -(-events // FILE_EVENTS)
+
+        def on_step(step: str, _what: str) -> None:
+            steps.append((step, time.perf_counter() - began))
+            if step == "checked" and sum(one == "checked" for one, _ in steps) == files:
+                writer.begin()
+
         began, began_cpu = time.perf_counter(), cpu_s()
         with connect_here() as connection, Writer(partial(connect, url)) as writer:
             done = archive(
@@ -130,7 +145,7 @@ def main() -> None:
                 files=FolderFiles(Path(folder)),
                 clock=SystemClock(),
                 cutoff=datetime(2026, 2, 1, tzinfo=UTC),
-                on_step=lambda step, _what: steps.append((step, time.perf_counter() - began)),
+                on_step=on_step,
             )
             took_s, took_cpu_s = time.perf_counter() - began, cpu_s() - began_cpu
             slowest_ms, usual_ms = writer.slowest_ms(), sorted(writer.took_ms)[len(writer.took_ms) // 2]

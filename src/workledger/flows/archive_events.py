@@ -30,7 +30,7 @@ from workledger.training.table_archive import PayloadFile, PayloadFileWriter
 __all__ = ["FILE_EVENTS", "EventArchiver", "Moved"]
 
 #: A file has so many events at most.
-FILE_EVENTS: Final = 1_000_000
+FILE_EVENTS: Final = 500_000
 _PAYLOADS_BYTES: Final = 32 * 1024 * 1024
 _DIGESTS: Final = 5_000
 _SHOWN: Final = 3
@@ -113,8 +113,8 @@ class EventArchiver:
 
         def fill(sink: HashingFile) -> int:
             with whole(EventFileWriter(sink)) as writer:
-                for lot in staged.copy(after=stretch.first_position - 1, upto=stretch.last_position):
-                    writer.write(lot)
+                for rows, columns in staged.lots(after=stretch.first_position - 1, upto=stretch.last_position):
+                    writer.write(rows, columns)
             return writer.rows
 
         written, rows = self._archive.write(name, fill)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime
-from itertools import islice
 from typing import Any, Final, LiteralString
 
 import msgspec
@@ -14,6 +13,8 @@ import psycopg
 from psycopg import sql
 
 from workledger.log.archive_index import files
+from workledger.model.archived import SentColumns
+from workledger.postgres.blocking import Repeated
 from workledger.postgres.connection import Connection, translate_errors
 from workledger.postgres.statements import load
 
@@ -36,7 +37,7 @@ LOCK_TIMEOUT_MS: Final = 100
 LOCK_TRIES: Final = 30
 _LOT_ROWS: Final = 16_384
 _LOT_BYTES: Final = 32 * 1024 * 1024
-_LOOK_ROWS: Final = 64
+_POSITION_BYTES: Final = 8
 
 
 class Partition(msgspec.Struct, frozen=True):
@@ -110,29 +111,36 @@ class Staged:
         (row,) = _fetch(self._connection, "cut_archiving", (after, rows))
         return Stretch(*row) if row[0] else None
 
-    def copy(self, *, after: int, upto: int) -> Iterator[bytes]:
-        """The events at positions after one and up to another, in order, as CSV, in lots of whole lines."""
-        statement = sql.SQL(load("workledger.log", "copy_archiving")).format(
-            partition=sql.Identifier(self._partition.name)
-        )
-        with translate_errors(), self._connection.transaction(), psycopg.Cursor(self._connection) as cursor:
-            cursor.execute(load("workledger.log", "pin_plans"))
-            with cursor.copy(statement, {"after": after, "upto": upto}) as copy:
-                yield from _lots(iter(copy))
+    def lots(self, *, after: int, upto: int) -> Iterator[tuple[int, SentColumns]]:
+        """The events at positions after one and up to another, in order: lots of them, and how many each has.
+
+        While a lot is worked on, the next is made. It comes in one call, which leaves other threads alone meanwhile.
+        """
+        statement = load("workledger.log", "archiving_columns").replace("{partition}", self._quoted)
+        with (
+            translate_errors(),
+            self._connection.transaction(),
+            ThreadPoolExecutor(1, thread_name_prefix="workledger-archive-read") as pool,
+        ):
+            self._connection.execute(load("workledger.log", "pin_plans"))
+            made = Repeated(self._connection, statement)
+            coming = pool.submit(_lot, made, after, upto)
+            while lot := coming.result():
+                rows, columns = lot
+                last = int.from_bytes(columns.position[-_POSITION_BYTES:], "big")
+                coming = pool.submit(_lot, made, last, upto)
+                yield rows, columns
+
+    @property
+    def _quoted(self) -> str:
+        return sql.Identifier(self._partition.name).as_string(self._connection)
 
 
-def _lots(lines: Iterator[bytes | bytearray | memoryview]) -> Iterator[bytes]:
-    """Put lines together until they are many or large. A list of them would take longer than reading them does."""
-    while True:
-        lot = io.BytesIO()
-        for _ in range(_LOT_ROWS // _LOOK_ROWS):
-            before = lot.tell()
-            lot.writelines(islice(lines, _LOOK_ROWS))
-            if lot.tell() == before or lot.tell() >= _LOT_BYTES:
-                break
-        if not lot.tell():
-            return
-        yield lot.getvalue()
+def _lot(made: Repeated, after: int, upto: int) -> tuple[int, SentColumns] | None:
+    result = made.run(after, upto, _LOT_ROWS, _LOT_BYTES)
+    rows, *columns = (result.get_value(0, number) or b"" for number in range(result.nfields))
+    count = int.from_bytes(rows, "big")
+    return (count, SentColumns(*columns)) if count else None
 
 
 @contextmanager

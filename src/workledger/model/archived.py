@@ -11,7 +11,16 @@ import msgspec
 from workledger.model.payload import Blob
 from workledger.model.records import Event
 
-__all__ = ["ArchiveAccess", "ArchiveFile", "EnvelopeArchive", "Envelopes", "EventArchive", "EventColumns", "Wanted"]
+__all__ = [
+    "ArchiveAccess",
+    "ArchiveFile",
+    "EnvelopeArchive",
+    "Envelopes",
+    "EventArchive",
+    "EventColumns",
+    "SentColumns",
+    "Wanted",
+]
 
 
 class ArchiveFile(msgspec.Struct, frozen=True):
@@ -42,6 +51,34 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     entity_type: str | None = None
     entity_id: str | None = None
     workflow_id: str | None = None
+
+
+class SentColumns(msgspec.Struct, frozen=True):
+    """A stretch of events by column, as PostgreSQL sends them.
+
+    Positions, instants and versions are big-endian numbers of 8, 8 and 2 bytes; instants are microseconds since
+    2000-01-01 UTC. Ids and salts are 36 characters each, one after the other; so are the texts, whose `…_sizes` say how
+    many bytes each has, in 4 bytes, -1 for none.
+    """
+
+    position: bytes
+    event_id: bytes
+    event_type: bytes
+    event_type_sizes: bytes
+    entity_type: bytes
+    entity_type_sizes: bytes
+    entity_id: bytes
+    entity_id_sizes: bytes
+    workflow_id: bytes
+    workflow_id_sizes: bytes
+    severity: bytes
+    severity_sizes: bytes
+    created_at: bytes
+    recorded_at: bytes
+    schema_version: bytes
+    salt: bytes
+    payload: bytes
+    payload_sizes: bytes
 
 
 class EventColumns(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,4 +1,4 @@
-"""Archived events as Parquet: written from what PostgreSQL copies out as CSV, and read back in many ways.
+"""Archived events as Parquet: written from the columns that PostgreSQL sends, and read back in many ways.
 
 One row an event, sorted by position, every column of `events` as it was; the payload is the text that `jsonb` prints,
 byte for byte. Row groups carry statistics, so that a stretch of positions is found without reading the rest, and pages
@@ -20,10 +20,10 @@ import msgspec
 import orjson
 
 from workledger.errors import MissingExtra, StoreCorrupted
-from workledger.model.archived import Envelopes, EventColumns, Wanted
+from workledger.model.archived import Envelopes, EventColumns, SentColumns, Wanted
 from workledger.model.records import Event
 from workledger.training.archive_files import HashingFile
-from workledger.training.arrow_csv import read_csv
+from workledger.training.arrow_sent import instants, numbers, texts, uuids
 
 try:
     import pyarrow as pa
@@ -95,12 +95,12 @@ class EventFileWriter:
         self._waiting_bytes = 0
         self.rows = 0
 
-    def write(self, data: bytes) -> None:
-        """Add rows: lines of CSV with the columns in their order, as `COPY … (FORMAT csv)` gives them."""
-        table = read_csv(data, _SCHEMA)
+    def write(self, rows: int, columns: SentColumns) -> None:
+        """Add rows."""
+        table = table_of(rows, columns)
         self._waiting.append(table)
-        self._waiting_bytes += len(data)
-        self.rows += table.num_rows
+        self._waiting_bytes += table.nbytes
+        self.rows += rows
         if self._waiting_bytes >= GROUP_BYTES or sum(one.num_rows for one in self._waiting) >= GROUP_ROWS:
             self._write_group()
 
@@ -121,6 +121,27 @@ class EventFileWriter:
             self._waiting.clear()
             self._waiting_bytes = 0
             self._parquet.write_table(table, row_group_size=table.num_rows)
+
+
+def table_of(rows: int, sent: SentColumns) -> _Table:
+    """The Arrow table of a stretch of events; raises `StoreCorrupted` when what was sent does not fit together."""
+    return pa.Table.from_arrays(
+        [
+            numbers(sent.position, rows, pa.int64()),
+            uuids(sent.event_id, rows),
+            texts(sent.event_type, sent.event_type_sizes, rows),
+            texts(sent.entity_type, sent.entity_type_sizes, rows),
+            texts(sent.entity_id, sent.entity_id_sizes, rows),
+            texts(sent.workflow_id, sent.workflow_id_sizes, rows),
+            texts(sent.severity, sent.severity_sizes, rows),
+            instants(sent.created_at, rows),
+            instants(sent.recorded_at, rows),
+            numbers(sent.schema_version, rows, pa.int16()),
+            uuids(sent.salt, rows),
+            texts(sent.payload, sent.payload_sizes, rows),
+        ],
+        schema=_SCHEMA,
+    )
 
 
 class _Group(msgspec.Struct, frozen=True):
