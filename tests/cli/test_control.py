@@ -54,7 +54,7 @@ def job(n):
 
 def test_resume_goes_on_where_a_workflow_stopped(shell, environment, database_url):
     (environment / "job.py").write_text(PROGRAM.format(mended=False))
-    with workledger.open(database_url):
+    with workledger.open(database_url, home=environment / "home"):
         pass
     run = "import job; job.job.options(workflow_id='job-1')(1)"
     subprocess.run([sys.executable, "-c", run], capture_output=True, check=False, timeout=200)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,9 +18,10 @@ from workledger.server.serve import DashboardServer
 
 
 @pytest.fixture(scope="session")
-def dashboard(postgres18_url: str) -> Iterator[Dashboard]:
+def dashboard(postgres18_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dashboard]:
     """The dashboard of a project in which one of everything was recorded. Only to be read."""
-    with fresh_database(postgres18_url) as url, workledger.open(url) as ledger:
+    home = tmp_path_factory.mktemp("dashboard")
+    with fresh_database(postgres18_url) as url, workledger.open(url, home=home) as ledger:
         record_everything(ledger)
         with ledger.pool.connection() as connection:
             sequence(connection, schema="workledger")
@@ -28,9 +30,9 @@ def dashboard(postgres18_url: str) -> Iterator[Dashboard]:
 
 
 @pytest.fixture
-def own_ledger(database_url: str) -> Iterator[Ledger]:
+def own_ledger(database_url: str, tmp_path: Path) -> Iterator[Ledger]:
     """A ledger on an empty database, to be changed at will."""
-    with workledger.open(database_url, lease_s=600) as ledger:
+    with workledger.open(database_url, home=tmp_path / "home", lease_s=600) as ledger:
         yield ledger
 
 

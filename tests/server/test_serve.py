@@ -49,14 +49,16 @@ def test_many_readers_at_once_are_all_answered(dashboard: Dashboard) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_serve_ends_when_it_is_told_to_and_the_program_goes_on(database_url: str, number: signal.Signals) -> None:
+def test_serve_ends_when_it_is_told_to_and_the_program_goes_on(
+    database_url: str, number: signal.Signals, tmp_path: Path
+) -> None:
     url = f"http://127.0.0.1:{free_port()}"
     code = (
         "import sys, workledger; from workledger.server.serve import serve\n"
         "with workledger.open(sys.argv[1]) as ledger: serve(ledger, sys.argv[2]); print('over')"
     )
     argv = [sys.executable, "-c", code, database_url, url]
-    process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen(argv, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     wait_until(lambda: responds(f"{url}/api/v1/health"), timeout_s=100)
     process.send_signal(number)
     assert process.communicate(timeout=100) == (b"over\n", b"")
@@ -89,10 +91,10 @@ def test_nothing_can_be_written_through_the_connections_that_pages_use(own_ledge
             connection.close()
 
 
-def test_while_the_database_is_away_pages_say_so_and_recover(servers_dir: Path, serve_app) -> None:
+def test_while_the_database_is_away_pages_say_so_and_recover(servers_dir: Path, serve_app, tmp_path: Path) -> None:
     postgres = EmbeddedPostgres(servers_dir / "dashboard-postgres")
     try:
-        with workledger.open(postgres.ensure_running(), lease_s=600) as ledger:
+        with workledger.open(postgres.ensure_running(), home=tmp_path, lease_s=600) as ledger:
             with ledger.start_workflow("w", workflow_id="w"):
                 pass
             dashboard = serve_app(ledger)
