@@ -42,7 +42,8 @@ def test_every_statement_can_be_prepared(any_postgres_url):
         for path in FILES:
             if UTILITY.search(path.read_text()):
                 continue  # PREPARE takes no utility statements
-            connection.execute(f"PREPARE checked AS {path.read_text()}", prepare=False)
+            statement = path.read_text().replace("{partition}", "events")  # the one name that is put into a statement
+            connection.execute(f"PREPARE checked AS {statement}", prepare=False)
             connection.execute("DEALLOCATE checked")
 
 
