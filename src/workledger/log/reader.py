@@ -69,5 +69,5 @@ def newest(
 
 def _fetch(connection: Connection, name: str, parameters: tuple[Any, ...]) -> list[tuple[Any, ...]]:
     with translate_errors(), psycopg.RawCursor(connection) as cursor:
-        cursor.execute(load("workledger.log", name), parameters)
+        cursor.execute(load("workledger.log", name), parameters, binary=True)
         return cursor.fetchall()
