@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 
@@ -279,6 +280,18 @@ def test_lines_are_those_that_training_lands(log):
     log.fill(30)
     landed = [line for _, _, line in LogLines(log.connection).read(after=0, limit=100)]
     assert [line.rstrip(b"\n") for line in lines(log.connection)] == landed
+
+
+def test_a_page_that_another_thread_reads_in_one_call_is_the_same(log):
+    log.fill(30)
+    page = LogLines(log.connection).read(after=0, limit=100)
+    with ThreadPoolExecutor(1) as pool:
+        lines_there = LogLines(log.connection)
+        assert pool.submit(lines_there.read, after=0, limit=100).result(60) == page
+        assert pool.submit(lines_there.read, after=7, limit=5).result(60) == page[7:12]
+        with log.connection.transaction():  # somebody's: then it is read piece by piece
+            assert pool.submit(lines_there.read, after=0, limit=100).result(60) == page
+    assert len(page) == log.head
 
 
 @pytest.fixture

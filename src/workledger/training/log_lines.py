@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, LiteralString
@@ -135,7 +136,8 @@ class LogLines:
         return dict(zip(RecordType, row, strict=True))
 
     def _page(self, after: int, upto: int, *, longest_bytes: int = _LONG_LINE_BYTES) -> list[Any]:
-        if can_run_alone(self._connection):
+        # In the main thread Ctrl-C has to get through, whatever has become of the server.
+        if threading.current_thread() is not threading.main_thread() and can_run_alone(self._connection):
             return self._page_at_once(after, upto, longest_bytes)
         with self._tuned() as cursor:
             _keep_text_as_bytes(cursor)
