@@ -64,14 +64,11 @@ def _lines(pool: ThreadPoolExecutor, connections: list[Connection], after: int, 
     makers = deque(Repeated(one, statement) for one in connections)
     coming: deque[Future[bytes]] = deque()
     for start in range(after, upto, _BLOCK):
-        if len(coming) == len(makers):
-            block = coming.popleft().result()  # and who made it is the next to make one
-            coming.append(pool.submit(_block, makers[0], start, min(start + _BLOCK, upto)))
-            makers.rotate(-1)
-            yield from block.splitlines(keepends=True)
-        else:
-            coming.append(pool.submit(_block, makers[0], start, min(start + _BLOCK, upto)))
-            makers.rotate(-1)
+        # Once all are at work, who made the block that is taken is the next to make one.
+        block = coming.popleft().result() if len(coming) == len(makers) else b""
+        coming.append(pool.submit(_block, makers[0], start, min(start + _BLOCK, upto)))
+        makers.rotate(-1)
+        yield from block.splitlines(keepends=True)
     while coming:
         yield from coming.popleft().result().splitlines(keepends=True)
 

@@ -45,20 +45,18 @@ class Repeated:
         return _checked(self._connection, result, ExecStatus.TUPLES_OK)
 
 
-def run_prepared(
-    connection: Connection, name: str, statement: str, parameters: Sequence[bytes], *, binary: bool = False
-) -> PGresult:
+def run_prepared(connection: Connection, name: str, statement: str, parameters: Sequence[bytes]) -> PGresult:
     """Run a statement, prepared on first use, unless the connection does without; gives whatever comes of it."""
     if connection.prepare_threshold is None:
-        return connection.pgconn.exec_params(statement.encode(), parameters, result_format=int(binary))
+        return connection.pgconn.exec_params(statement.encode(), parameters)
     label = name.encode()
     if label in _prepared.setdefault(connection, set()):
-        result = connection.pgconn.exec_prepared(label, parameters, result_format=int(binary))
+        result = connection.pgconn.exec_prepared(label, parameters)
         # psycopg deallocates every prepared statement when it rolls back.
         if result.error_field(DiagnosticField.SQLSTATE) != _NO_SUCH_STATEMENT:
             return result
     _prepare(connection, label, statement)
-    return connection.pgconn.exec_prepared(label, parameters, result_format=int(binary))
+    return connection.pgconn.exec_prepared(label, parameters)
 
 
 def can_run_alone(connection: Connection) -> bool:
